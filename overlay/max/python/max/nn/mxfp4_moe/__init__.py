@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""Mixture-of-experts layers that compute from packed MXFP4 weights."""
+
+from .kernel_package import KernelPackageError, kernel_package_path
+from .ops import (
+    mxfp4_moe_combine,
+    mxfp4_moe_down,
+    mxfp4_moe_gate_up_swiglu,
+    mxfp4_moe_matmul,
+    mxfp4_moe_route,
+)
+
+__all__ = [
+    "KernelPackageError",
+    "kernel_package_path",
+    "mxfp4_moe_combine",
+    "mxfp4_moe_down",
+    "mxfp4_moe_gate_up_swiglu",
+    "mxfp4_moe_matmul",
+    "mxfp4_moe_route",
+]

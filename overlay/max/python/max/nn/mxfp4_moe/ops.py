@@ -1,0 +1,390 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""Graph ops for mixture-of-experts layers whose weights stay packed as MXFP4.
+
+Dimensions in the docstrings: ``T`` tokens, ``k`` experts per token, ``R = T * k``
+routed rows, ``E`` experts, ``A`` expert groups, ``N`` output and ``K`` input
+features of one expert, ``H`` hidden size, ``I`` expert width.
+
+An expert stack is a pair of tensors in the Open Compute Microscaling layout:
+``blocks`` is uint8 ``[E, N, K / 2]``, two E2M1 codes a byte with the even K index
+in the low nibble, and ``scales`` is ``[E, N, K / 32]``, one E8M0 byte for every 32
+codes along K, as uint8 or float8_e8m0fnu.
+
+The ops come from the ``mxfp4_moe`` kernel package, so the graph that calls them
+loads it: ``Graph(..., custom_extensions=[kernel_package_path()])``.
+
+Every function here raises ``ValueError`` while the graph is built, naming the
+tensor, when ranks, dtypes, shapes or devices do not fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from max.dtype import DType
+from max.graph import DeviceRef, Dim, DimLike, StaticDim, TensorType, TensorValue, ops
+
+SCALE_BLOCK_SIZE = 32
+"""Elements along K that share one E8M0 scale."""
+
+OUTPUT_ROW_MULTIPLE = 8
+"""Each expert's N is a multiple of this."""
+
+SWIGLU_ALPHA = 1.702
+"""The gpt-oss gate's sigmoid slope."""
+
+SWIGLU_LIMIT = 7.0
+"""The gpt-oss clamp of the gate (above) and up (both sides) projections."""
+
+_SCALE_DTYPES = (DType.uint8, DType.float8_e8m0fnu)
+
+
+def _check_tensor(
+    op: str, name: str, value: TensorValue, dtypes: tuple[DType, ...], rank: int
+) -> TensorValue:
+    value = TensorValue(value)
+    if value.dtype not in dtypes:
+        expected = " or ".join(dtype.name for dtype in dtypes)
+        raise ValueError(f"{op}: '{name}' is {value.dtype.name}; cast it to {expected}.")
+    if value.rank != rank:
+        raise ValueError(
+            f"{op}: '{name}' has shape {list(value.shape)}; it takes a tensor of rank {rank}."
+        )
+    return value
+
+
+def _check_dim(
+    op: str, name: str, axis: int, value: TensorValue, expected: DimLike, of: str
+) -> None:
+    """Rejects a dimension that is known to differ; symbolic ones meet at run time."""
+    dim, expected = value.shape[axis], Dim(expected)
+    if isinstance(dim, StaticDim) and isinstance(expected, StaticDim) and dim != expected:
+        raise ValueError(
+            f"{op}: dimension {axis} of '{name}' is {dim} in shape {list(value.shape)}; "
+            f"it must be {expected}, {of}."
+        )
+
+
+def _check_devices(op: str, values: Mapping[str, TensorValue]) -> DeviceRef:
+    first, *others = values
+    device = values[first].device
+    for name in others:
+        if values[name].device != device:
+            raise ValueError(
+                f"{op}: '{name}' is on {values[name].device} and '{first}' on {device}; "
+                "move all tensors to one device."
+            )
+    return device
+
+
+def _static_dim(op: str, name: str, value: TensorValue, axis: int) -> int:
+    dim = value.shape[axis]
+    if not isinstance(dim, StaticDim):
+        raise ValueError(
+            f"{op}: dimension {axis} of '{name}' is the symbolic {dim}; "
+            "expert weights need a shape known when the graph is built."
+        )
+    return int(dim)
+
+
+def _check_stack(
+    op: str, blocks: TensorValue, scales: TensorValue
+) -> tuple[TensorValue, TensorValue, int, int, int]:
+    """Checks one expert stack and returns it with its E, N and K."""
+    blocks = _check_tensor(op, "blocks", blocks, (DType.uint8,), 3)
+    scales = _check_tensor(op, "scales", scales, _SCALE_DTYPES, 3)
+    experts, rows, half_k = (_static_dim(op, "blocks", blocks, axis) for axis in range(3))
+    k = 2 * half_k
+    if k == 0 or k % SCALE_BLOCK_SIZE:
+        raise ValueError(
+            f"{op}: 'blocks' of shape {list(blocks.shape)} holds K = {k} codes a row; "
+            f"K must be a positive multiple of {SCALE_BLOCK_SIZE}."
+        )
+    if rows == 0 or rows % OUTPUT_ROW_MULTIPLE:
+        raise ValueError(
+            f"{op}: 'blocks' of shape {list(blocks.shape)} has N = {rows} rows an expert; "
+            f"N must be a positive multiple of {OUTPUT_ROW_MULTIPLE}."
+        )
+    if experts == 0:
+        raise ValueError(f"{op}: 'blocks' of shape {list(blocks.shape)} holds no expert.")
+    expected = [experts, rows, k // SCALE_BLOCK_SIZE]
+    if [_static_dim(op, "scales", scales, axis) for axis in range(3)] != expected:
+        raise ValueError(
+            f"{op}: 'scales' has shape {list(scales.shape)}; "
+            f"'blocks' of shape {list(blocks.shape)} needs scales of shape {expected}."
+        )
+    return blocks, scales, experts, rows, k
+
+
+def _check_groups(
+    op: str, expert_start_indices: TensorValue, expert_ids: TensorValue
+) -> tuple[TensorValue, TensorValue]:
+    starts = _check_tensor(op, "expert_start_indices", expert_start_indices, (DType.uint32,), 1)
+    ids = _check_tensor(op, "expert_ids", expert_ids, (DType.int32,), 1)
+    _check_dim(
+        op, "expert_start_indices", 0, starts, ids.shape[0] + 1, "one more than 'expert_ids' has"
+    )
+    return starts, ids
+
+
+def _check_top_k(op: str, top_k: int) -> None:
+    if top_k < 1:
+        raise ValueError(f"{op}: 'top_k' is {top_k}; it must be at least 1.")
+
+
+def mxfp4_moe_route(
+    topk_ids: TensorValue, num_experts: int
+) -> tuple[TensorValue, TensorValue, TensorValue]:
+    """Groups the routed rows by expert with a stable counting sort.
+
+    Args:
+        topk_ids: int32 ``[T, k]``, each token's selected experts.
+        num_experts: ``E``, the number of experts.
+
+    Returns:
+        ``token_expert_order`` uint32 ``[R]``, the flat slot ``t * k + j`` of each row in
+        expert order; ``expert_start_indices`` uint32 ``[E + 1]``, where each expert's rows
+        begin, and ``R``; ``expert_ids`` int32 ``[E]``, which is ``0 .. E-1``.
+
+    Raises:
+        ValueError: If ``topk_ids`` has another rank or dtype, or ``num_experts`` is below 1.
+    """
+    op = "mxfp4_moe_route"
+    topk_ids = _check_tensor(op, "topk_ids", topk_ids, (DType.int32,), 2)
+    if num_experts < 1:
+        raise ValueError(f"{op}: 'num_experts' is {num_experts}; it must be at least 1.")
+    device = topk_ids.device
+    order, starts, ids = ops.custom(
+        op,
+        device=device,
+        values=[topk_ids],
+        out_types=[
+            TensorType(DType.uint32, [topk_ids.shape[0] * topk_ids.shape[1]], device),
+            TensorType(DType.uint32, [num_experts + 1], device),
+            TensorType(DType.int32, [num_experts], device),
+        ],
+    )
+    return order.tensor, starts.tensor, ids.tensor
+
+
+def mxfp4_moe_matmul(
+    activations: TensorValue,
+    blocks: TensorValue,
+    scales: TensorValue,
+    expert_start_indices: TensorValue,
+    expert_ids: TensorValue,
+) -> TensorValue:
+    """Multiplies groups of rows by their experts' packed matrices, transposed.
+
+    Rows ``[expert_start_indices[a], expert_start_indices[a + 1])`` meet the matrix of
+    expert ``expert_ids[a]``, accumulating in float32. Rows outside every group come out
+    as zero.
+
+    Args:
+        activations: bfloat16 ``[R, K]``.
+        blocks: uint8 ``[E, N, K / 2]``.
+        scales: uint8 or float8_e8m0fnu ``[E, N, K / 32]``.
+        expert_start_indices: uint32 ``[A + 1]``, not descending, at most ``R``.
+        expert_ids: int32 ``[A]``.
+
+    Returns:
+        bfloat16 ``[R, N]``.
+
+    Raises:
+        ValueError: If a tensor's rank, dtype, shape or device does not fit.
+    """
+    op = "mxfp4_moe_matmul"
+    activations = _check_tensor(op, "activations", activations, (DType.bfloat16,), 2)
+    blocks, scales, _, n, k = _check_stack(op, blocks, scales)
+    starts, ids = _check_groups(op, expert_start_indices, expert_ids)
+    _check_dim(op, "activations", 1, activations, k, "the K of 'blocks'")
+    device = _check_devices(
+        op,
+        {
+            "activations": activations,
+            "blocks": blocks,
+            "scales": scales,
+            "expert_start_indices": starts,
+            "expert_ids": ids,
+        },
+    )
+    return ops.custom(
+        op,
+        device=device,
+        values=[activations, blocks, scales, starts, ids],
+        out_types=[TensorType(DType.bfloat16, [activations.shape[0], n], device)],
+    )[0].tensor
+
+
+def mxfp4_moe_gate_up_swiglu(
+    hidden: TensorValue,
+    token_expert_order: TensorValue,
+    blocks: TensorValue,
+    scales: TensorValue,
+    bias: TensorValue,
+    expert_start_indices: TensorValue,
+    expert_ids: TensorValue,
+    *,
+    top_k: int,
+    alpha: float = SWIGLU_ALPHA,
+    limit: float = SWIGLU_LIMIT,
+) -> TensorValue:
+    """Gathers the routed rows, projects them to gate and up, and applies gpt-oss's SwiGLU.
+
+    Row ``p`` of the result comes from row ``token_expert_order[p] // top_k`` of ``hidden``.
+    After the bias, even output features are the gate and odd ones the up projection, and
+    ``(clamp(up, -limit, limit) + 1) * g * sigmoid(alpha * g)`` with ``g = min(gate, limit)``
+    is computed in float32 and rounded once.
+
+    Args:
+        hidden: bfloat16 ``[T, H]``.
+        token_expert_order: uint32 ``[R]`` from :func:`mxfp4_moe_route`.
+        blocks: uint8 ``[E, 2I, H / 2]``.
+        scales: uint8 or float8_e8m0fnu ``[E, 2I, H / 32]``.
+        bias: bfloat16 ``[E, 2I]``.
+        expert_start_indices: uint32 ``[A + 1]``.
+        expert_ids: int32 ``[A]``.
+        top_k: ``k``, the experts each token selected.
+        alpha: The sigmoid's slope.
+        limit: The clamp.
+
+    Returns:
+        bfloat16 ``[R, I]``, rows in expert order.
+
+    Raises:
+        ValueError: If a tensor's rank, dtype, shape or device does not fit.
+    """
+    op = "mxfp4_moe_gate_up_swiglu"
+    _check_top_k(op, top_k)
+    hidden = _check_tensor(op, "hidden", hidden, (DType.bfloat16,), 2)
+    order = _check_tensor(op, "token_expert_order", token_expert_order, (DType.uint32,), 1)
+    blocks, scales, experts, n, k = _check_stack(op, blocks, scales)
+    bias = _check_tensor(op, "bias", bias, (DType.bfloat16,), 2)
+    starts, ids = _check_groups(op, expert_start_indices, expert_ids)
+    _check_dim(op, "hidden", 1, hidden, k, "the K of 'blocks'")
+    _check_dim(
+        op,
+        "token_expert_order",
+        0,
+        order,
+        hidden.shape[0] * top_k,
+        "'top_k' rows a row of 'hidden'",
+    )
+    _check_dim(op, "bias", 0, bias, experts, "the experts in 'blocks'")
+    _check_dim(op, "bias", 1, bias, n, "the rows an expert in 'blocks'")
+    device = _check_devices(
+        op,
+        {
+            "hidden": hidden,
+            "token_expert_order": order,
+            "blocks": blocks,
+            "scales": scales,
+            "bias": bias,
+            "expert_start_indices": starts,
+            "expert_ids": ids,
+        },
+    )
+    return ops.custom(
+        op,
+        device=device,
+        values=[hidden, order, blocks, scales, bias, starts, ids],
+        out_types=[TensorType(DType.bfloat16, [order.shape[0], n // 2], device)],
+        parameters={"top_k": top_k, "alpha": float(alpha), "limit": float(limit)},
+    )[0].tensor
+
+
+def mxfp4_moe_down(
+    gated: TensorValue,
+    token_expert_order: TensorValue,
+    blocks: TensorValue,
+    scales: TensorValue,
+    bias: TensorValue,
+    router_weights: TensorValue,
+    expert_start_indices: TensorValue,
+    expert_ids: TensorValue,
+) -> TensorValue:
+    """Projects the gated rows back to the hidden size and weights them by the router.
+
+    Row ``token_expert_order[p]`` of the result is
+    ``router_weight * (gated[p] @ W^T + bias)``, kept in float32.
+
+    Args:
+        gated: bfloat16 ``[R, I]``, rows in expert order.
+        token_expert_order: uint32 ``[R]`` from :func:`mxfp4_moe_route`.
+        blocks: uint8 ``[E, H, I / 2]``.
+        scales: uint8 or float8_e8m0fnu ``[E, H, I / 32]``.
+        bias: bfloat16 ``[E, H]``.
+        router_weights: float32 ``[T, k]``.
+        expert_start_indices: uint32 ``[A + 1]``.
+        expert_ids: int32 ``[A]``.
+
+    Returns:
+        float32 ``[R, H]``, row ``t * k + j`` holding slot ``j`` of token ``t``.
+
+    Raises:
+        ValueError: If a tensor's rank, dtype, shape or device does not fit.
+    """
+    op = "mxfp4_moe_down"
+    gated = _check_tensor(op, "gated", gated, (DType.bfloat16,), 2)
+    order = _check_tensor(op, "token_expert_order", token_expert_order, (DType.uint32,), 1)
+    blocks, scales, experts, n, k = _check_stack(op, blocks, scales)
+    bias = _check_tensor(op, "bias", bias, (DType.bfloat16,), 2)
+    weights = _check_tensor(op, "router_weights", router_weights, (DType.float32,), 2)
+    starts, ids = _check_groups(op, expert_start_indices, expert_ids)
+    _check_dim(op, "gated", 1, gated, k, "the K of 'blocks'")
+    _check_dim(op, "token_expert_order", 0, order, gated.shape[0], "the rows of 'gated'")
+    _check_dim(op, "bias", 0, bias, experts, "the experts in 'blocks'")
+    _check_dim(op, "bias", 1, bias, n, "the rows an expert in 'blocks'")
+    slots = weights.shape[0] * weights.shape[1]
+    _check_dim(op, "gated", 0, gated, slots, "one row an entry of 'router_weights'")
+    device = _check_devices(
+        op,
+        {
+            "gated": gated,
+            "token_expert_order": order,
+            "blocks": blocks,
+            "scales": scales,
+            "bias": bias,
+            "router_weights": weights,
+            "expert_start_indices": starts,
+            "expert_ids": ids,
+        },
+    )
+    return ops.custom(
+        op,
+        device=device,
+        values=[gated, order, blocks, scales, bias, weights, starts, ids],
+        out_types=[TensorType(DType.float32, [gated.shape[0], n], device)],
+    )[0].tensor
+
+
+def mxfp4_moe_combine(weighted: TensorValue, *, top_k: int) -> TensorValue:
+    """Adds up each token's weighted expert rows, in slot order, rounding once.
+
+    Args:
+        weighted: float32 ``[R, H]`` from :func:`mxfp4_moe_down`.
+        top_k: ``k``, the experts each token selected.
+
+    Returns:
+        bfloat16 ``[T, H]`` with ``T = R / top_k``.
+
+    Raises:
+        ValueError: If ``weighted`` has another rank or dtype, or its rows do not divide by
+            ``top_k``.
+    """
+    op = "mxfp4_moe_combine"
+    _check_top_k(op, top_k)
+    weighted = _check_tensor(op, "weighted", weighted, (DType.float32,), 2)
+    rows, hidden = weighted.shape
+    if isinstance(rows, StaticDim) and int(rows) % top_k:
+        raise ValueError(
+            f"{op}: 'weighted' has {rows} rows, which is not a multiple of top_k = {top_k}."
+        )
+    return ops.custom(
+        op,
+        device=weighted.device,
+        values=[weighted],
+        out_types=[TensorType(DType.bfloat16, [rows // top_k, hidden], weighted.device)],
+        parameters={"top_k": top_k},
+    )[0].tensor
