@@ -79,7 +79,7 @@ def write_shards(
     with ExitStack() as files, ThreadPoolExecutor(workers) as pool:
         pending: set[Future[int]] = set()
         for shard in shards:
-            file = files.enter_context(open(folder / shard.name, "wb", buffering=0))
+            file = files.enter_context((folder / shard.name).open("wb", buffering=0))
             header = header_bytes(shard.tensors)
             file.write(header)
             start = len(header)

@@ -14,10 +14,10 @@ from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers import AddedToken, Tokenizer  # type: ignore[import-untyped]
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder  # type: ignore[import-untyped]
+from tokenizers.models import BPE  # type: ignore[import-untyped]
+from tokenizers.pre_tokenizers import ByteLevel  # type: ignore[import-untyped]
 
 from checkpoint.vocabulary import BYTES, Vocabulary
 

@@ -28,8 +28,8 @@ class Routing(NamedTuple):
     """Routed rows sorted by expert, stable.
 
     ``token_expert_order`` uint32 ``[R]``: the slot ``t * k + j`` of each sorted row;
-    ``expert_start_indices`` uint32 ``[E + 1]``: expert ``e`` has rows ``starts[e]`` up to, not with,
-    ``starts[e + 1]``;
+    ``expert_start_indices`` uint32 ``[E + 1]``: expert ``e`` has the rows from ``starts[e]`` to
+    before ``starts[e + 1]``;
     ``expert_ids`` int32 ``[E]``: 0 to E - 1.
     """
 
