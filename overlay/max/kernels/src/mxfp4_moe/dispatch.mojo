@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""Chooses the implementation of a grouped matmul and its tile sizes."""
+
+from max.gpu.host import DeviceContext
+from max.gpu.host.info import is_cpu
+
+from .epilogue import Epilogue
+from .matmul_cpu import grouped_matmul_cpu
+from .matmul_sm90 import TileShape, grouped_matmul_sm90
+from .problem import MatmulProblem, RowMap
+
+
+def grouped_matmul[
+    RowMapType: RowMap, EpilogueType: Epilogue, //, target: StaticString
+](
+    problem: MatmulProblem,
+    rows: RowMapType,
+    epilogue: EpilogueType,
+    ctx: DeviceContext,
+) raises:
+    """Runs a grouped MXFP4 matmul on the op's device.
+
+    Parameters:
+        RowMapType: Finds the activation row of a routed row.
+        EpilogueType: What happens to each pair of sums.
+        target: The device kind that the graph compiler places the op on.
+
+    Args:
+        problem: The operands and their sizes.
+        rows: Maps a routed row to its activation row.
+        epilogue: Receives the float32 sums of two neighbouring features.
+        ctx: The device.
+
+    Raises:
+        Error: If a launch fails, or on the CPU a group names an expert that
+            the stack does not hold.
+    """
+    if problem.rows == 0:
+        return
+    comptime if is_cpu[target]():
+        grouped_matmul_cpu(problem, rows, epilogue)
+    else:
+        # Rows an expert can expect decide how many of them share one pass
+        # over its packed bytes.
+        if problem.rows <= 4 * problem.groups:
+            grouped_matmul_sm90[TileShape.DECODE](problem, rows, epilogue, ctx)
+        elif problem.rows <= 16 * problem.groups:
+            grouped_matmul_sm90[TileShape.MIXED](problem, rows, epilogue, ctx)
+        else:
+            grouped_matmul_sm90[TileShape.PREFILL](problem, rows, epilogue, ctx)

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""What follows the sums of a grouped matmul, in registers.
+
+Both implementations of the matmul hand an epilogue the float32 sums of two
+neighbouring output features of one routed row. The pair is what gpt-oss needs:
+its gate and up rows alternate.
+"""
+
+from std.math import exp
+
+from .kernel_argument import KernelArgument, TensorPointer
+
+
+trait Epilogue(KernelArgument):
+    """Takes the sums of features `feature` and `feature + 1` of one row."""
+
+    def store(
+        self, expert: Int, row: Int, feature: Int, sum0: Float32, sum1: Float32
+    ):
+        """Finishes a pair of sums and stores the result.
+
+        Args:
+            expert: The expert whose weights made the sums.
+            row: The routed row.
+            feature: The first of the two features, an even number.
+            sum0: The sum of `feature`.
+            sum1: The sum of `feature + 1`.
+        """
+        ...
+
+    def store_empty(self, row: Int, feature: Int):
+        """Stores zero for a row that belongs to no expert.
+
+        Args:
+            row: The routed row.
+            feature: The first of the two features, an even number.
+        """
+        ...
+
+
+@fieldwise_init
+struct StoreBF16(Epilogue):
+    """Rounds the sums to BF16: the plain matmul."""
+
+    comptime NAME = StaticString("store")
+
+    var output: TensorPointer[BFloat16]
+    """BF16 `[rows, features]`."""
+    var features: Int32
+    """Output features, N."""
+
+    @inline(.always)
+    def store(
+        self, expert: Int, row: Int, feature: Int, sum0: Float32, sum1: Float32
+    ):
+        """Stores the two sums."""
+        self.output.unsafe_store[alignment=4](
+            row * Int(self.features) + feature,
+            SIMD[.float32, 2](sum0, sum1).cast[.bfloat16](),
+        )
+
+    @inline(.always)
+    def store_empty(self, row: Int, feature: Int):
+        """Stores two zeros."""
+        self.output.unsafe_store[alignment=4](
+            row * Int(self.features) + feature, SIMD[.bfloat16, 2](0)
+        )
+
+
+@fieldwise_init
+struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
+    """Adds the expert's bias and applies gpt-oss's clamped SwiGLU.
+
+    `(clamp(up, -limit, limit) + 1) * g * sigmoid(alpha * g)` with
+    `g = min(gate, limit)`, in float32, rounded to BF16 once. Even features are
+    gates, odd ones are ups.
+
+    Parameters:
+        alpha: The sigmoid's slope.
+        limit: The clamp.
+    """
+
+    comptime NAME = StaticString("swiglu")
+
+    var output: TensorPointer[BFloat16]
+    """BF16 `[rows, features / 2]`."""
+    var bias: TensorPointer[BFloat16]
+    """BF16 `[experts, features]`."""
+    var features: Int32
+    """Features before the activation, twice the expert width."""
+
+    @inline(.always)
+    def store(
+        self, expert: Int, row: Int, feature: Int, sum0: Float32, sum1: Float32
+    ):
+        """Stores the one activation that the pair yields."""
+        var bias = self.bias.unsafe_load[width=2](
+            expert * Int(self.features) + feature
+        ).cast[.float32]()
+        var gate = _min(sum0 + bias[0], Self.limit)
+        var up = _max(_min(sum1 + bias[1], Self.limit), -Self.limit)
+        var activated = (up + 1) * gate / (1 + exp(-Self.alpha * gate))
+        self.output[
+            unsafe_offset=(row * Int(self.features) + feature) // 2
+        ] = activated.cast[.bfloat16]()
+
+    @inline(.always)
+    def store_empty(self, row: Int, feature: Int):
+        """Stores zero."""
+        self.output[
+            unsafe_offset=(row * Int(self.features) + feature) // 2
+        ] = BFloat16(0)
+
+
+@fieldwise_init
+struct BiasWeightScatter(Epilogue):
+    """Adds the bias, applies the router's weight, and restores slot order.
+
+    A routed row's result lands in the row of its slot `token * top_k + choice`,
+    in float32, where the combine finds a token's results side by side.
+    """
+
+    comptime NAME = StaticString("scatter")
+
+    var output: TensorPointer[Float32]
+    """Float32 `[rows, features]`, in slot order."""
+    var bias: TensorPointer[BFloat16]
+    """BF16 `[experts, features]`."""
+    var router_weights: TensorPointer[Float32]
+    """Float32 `[rows]`, in slot order."""
+    var token_expert_order: TensorPointer[UInt32]
+    """The slot of each routed row."""
+    var features: Int32
+    """Output features, N."""
+
+    @inline(.always)
+    def store(
+        self, expert: Int, row: Int, feature: Int, sum0: Float32, sum1: Float32
+    ):
+        """Stores the two weighted results in the slot's row."""
+        var slot = Int(self.token_expert_order[unsafe_offset=row])
+        var bias = self.bias.unsafe_load[width=2](
+            expert * Int(self.features) + feature
+        ).cast[.float32]()
+        self.output.unsafe_store[alignment=8](
+            slot * Int(self.features) + feature,
+            (SIMD[.float32, 2](sum0, sum1) + bias)
+            * self.router_weights[unsafe_offset=slot],
+        )
+
+    @inline(.always)
+    def store_empty(self, row: Int, feature: Int):
+        """Stores two zeros in the slot's row."""
+        var slot = Int(self.token_expert_order[unsafe_offset=row])
+        self.output.unsafe_store[alignment=8](
+            slot * Int(self.features) + feature, SIMD[.float32, 2](0)
+        )
+
+
+@inline(.always)
+def _min(x: Float32, bound: Float32) -> Float32:
+    # Unlike the hardware's minimum, keeps a NaN, as PyTorch's clamp does.
+    return bound if x > bound else x
+
+
+@inline(.always)
+def _max(x: Float32, bound: Float32) -> Float32:
+    return bound if x < bound else x

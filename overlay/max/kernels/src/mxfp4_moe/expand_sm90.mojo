@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""Expands packed MXFP4 into BF16 tensor-core fragments, in registers.
+
+An E2M1 code's three magnitude bits, shifted under BF16's exponent so that they
+fill its low two exponent bits and its top mantissa bit, are the BF16 number
+`value * 2^-126`, the subnormal code included. One multiplication by
+`2^126 * scale` therefore decodes and scales, exactly. That factor passes BF16's
+range for scale bytes above 128, so those take a second multiplication.
+"""
+
+from std.memory import bitcast
+from std.sys import inlined_assembly
+
+from .mxfp4 import E8M0_NAN
+
+comptime _SIGNS = UInt32(0x8000_8000)
+comptime _MAGNITUDES = UInt32(0x01C0_01C0)
+
+
+@inline(.always)
+def _multiply(a: UInt32, b: UInt32) -> UInt32:
+    # As assembly, so that no compiler widens it to float32 and back.
+    return inlined_assembly[
+        "mul.rn.bf16x2 $0, $1, $2;",
+        UInt32,
+        constraints="=r,r,r",
+        has_side_effect=False,
+    ](a, b)
+
+
+struct BlockScale(TrivialRegisterPassable):
+    """The factors that decode and scale the elements of one block."""
+
+    var first: UInt32
+    """`2^126 * scale`, or 2^127 where that is too large, in both halves."""
+    var second: UInt32
+    """What is missing from `first`: 1, a power of two, or NaN."""
+    var two_steps: Bool
+    """Whether `second` is not 1."""
+
+    @inline(.always)
+    def __init__(out self, scale: UInt8):
+        """Makes the factors of a scale byte.
+
+        Args:
+            scale: An E8M0 scale.
+        """
+        var exponent = UInt32(scale)
+        # BF16 keeps its exponent, bias 127, in bits 7 to 14.
+        self.first = (min(exponent, 128) + 126) << 7
+        self.second = (max(exponent, 128) - 1) << 7
+        if scale == E8M0_NAN:
+            self.second = 0x7FFF
+        self.first |= self.first << 16
+        self.second |= self.second << 16
+        self.two_steps = exponent > 128
+
+
+@inline(.always)
+def expand_word[
+    two_steps: Bool
+](codes: UInt32, scale: BlockScale) -> SIMD[.uint32, 4]:
+    """Expands eight neighbouring elements of one row.
+
+    Parameters:
+        two_steps: Whether scale bytes above 128 are to be expected.
+
+    Args:
+        codes: Elements 0 to 7 along K, element 0 in the lowest nibble.
+        scale: The factors of their block.
+
+    Returns:
+        Four pairs of BF16: elements (0, 4), (1, 5), (2, 6) and (3, 7), the
+        first of each in the low half. A sum over K does not mind the order,
+        as long as the activations come in the same one: `pair_activations`.
+    """
+    var pairs = SIMD[.uint32, 4](
+        ((codes << 12) & _SIGNS) | ((codes << 6) & _MAGNITUDES),
+        ((codes << 8) & _SIGNS) | ((codes << 2) & _MAGNITUDES),
+        ((codes << 4) & _SIGNS) | ((codes >> 2) & _MAGNITUDES),
+        (codes & _SIGNS) | ((codes >> 6) & _MAGNITUDES),
+    )
+    comptime for i in range(4):
+        pairs[i] = _multiply(pairs[i], scale.first)
+        comptime if two_steps:
+            pairs[i] = _multiply(pairs[i], scale.second)
+    return pairs
+
+
+@inline(.always)
+def pair_activations(elements: SIMD[.uint32, 4]) -> SIMD[.uint32, 4]:
+    """Reorders eight neighbouring BF16 activations as `expand_word` does.
+
+    Args:
+        elements: Elements 0 to 7 along K, as pairs (0, 1), (2, 3), (4, 5) and
+            (6, 7).
+
+    Returns:
+        The pairs (0, 4), (1, 5), (2, 6) and (3, 7).
+    """
+    return SIMD[.uint32, 4](
+        _select[0x5410](elements[0], elements[2]),
+        _select[0x7632](elements[0], elements[2]),
+        _select[0x5410](elements[1], elements[3]),
+        _select[0x7632](elements[1], elements[3]),
+    )
+
+
+@inline(.always)
+def _select[selector: UInt32](low: UInt32, high: UInt32) -> UInt32:
+    return inlined_assembly[
+        "prmt.b32 $0, $1, $2, $3;",
+        UInt32,
+        constraints="=r,r,r,n",
+        has_side_effect=False,
+    ](low, high, selector)

@@ -1,0 +1,438 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""The grouped MXFP4 matmul on Hopper: packed weights in, tensor cores behind.
+
+Weights are the tensor cores' A operand and activations their B, so that a few
+rows of activations still fill a fragment. A thread reads packed weights 16
+bytes at a time, one block of 32 elements of one weight row, straight from
+device memory, a few slices ahead of their use, and expands them in registers.
+Activations come through shared memory in stages. The warps of a thread block
+share a tile of features by rows; `depth_warps` of them split the sum and add up
+in a fixed order at the end, which keeps enough loads in flight when there are
+few tiles.
+"""
+
+from std.math import ceildiv
+from std.memory import Pointer, bitcast
+from std.utils import StaticTuple
+
+from max.gpu import (
+    MAX_THREADS_PER_BLOCK_METADATA,
+    WARP_SIZE,
+    block_idx,
+    lane_id,
+    thread_idx,
+    warp_id,
+)
+from max.gpu.compute.mma import mma
+from max.gpu.host import DeviceContext, FuncAttribute
+from max.gpu.memory import (
+    async_copy_commit_group,
+    async_copy_wait_group,
+    external_memory,
+)
+from max.gpu.primitives import warp
+from max.gpu.sync import barrier
+
+from .activation_stage import (
+    SLICE_DEPTH,
+    UNIT_ELEMENTS,
+    ActivationLoader,
+    stage_elements,
+    unit_offset,
+)
+from .epilogue import Epilogue
+from .expand_sm90 import BlockScale, expand_word, pair_activations
+from .mxfp4 import BLOCK_BYTES, BLOCK_ELEMENTS
+from .problem import MatmulProblem, RowMap
+from .tile_schedule import find_row_tile, max_row_tiles
+
+comptime _FRAGMENT_FEATURES = 16
+"""Rows of A in `mma.m16n8k16`."""
+
+comptime _FRAGMENT_ROWS = 8
+"""Columns of B in `mma.m16n8k16`."""
+
+comptime _BLOCKS_PER_SLICE = SLICE_DEPTH // BLOCK_ELEMENTS
+
+
+@fieldwise_init
+struct TileShape(TrivialRegisterPassable):
+    """The work of one thread block.
+
+    The constants were chosen by measurement: see `docs/kernel-log.md`.
+    """
+
+    var feature_warps: Int
+    """Warps side by side along the features."""
+    var fragments: Int
+    """Fragments of 16 features a warp."""
+    var depth_warps: Int
+    """Warps that split the sum over K."""
+    var row_octets: Int
+    """Groups of eight rows."""
+    var stages: Int
+    """Stages of activations in shared memory."""
+    var lookahead: Int
+    """Slices of packed weights that a thread holds ahead."""
+
+    comptime DECODE = Self(2, 1, 4, 1, 3, 2)
+    """A few rows an expert: many small tiles, the sum split."""
+
+    comptime MIXED = Self(2, 1, 4, 2, 3, 2)
+    """Some rows an expert."""
+
+    comptime PREFILL = Self(4, 2, 1, 8, 4, 1)
+    """Many rows an expert: each expanded fragment meets 64 rows."""
+
+    @inline(.always)
+    def features(self) -> Int:
+        """Returns the features of a tile."""
+        return self.feature_warps * self.fragments * _FRAGMENT_FEATURES
+
+    @inline(.always)
+    def rows(self) -> Int:
+        """Returns the rows of a tile."""
+        return self.row_octets * _FRAGMENT_ROWS
+
+    @inline(.always)
+    def threads(self) -> Int:
+        """Returns the threads of a block."""
+        return self.feature_warps * self.depth_warps * WARP_SIZE
+
+    @inline(.always)
+    def shared_bytes(self) -> Int:
+        """Returns the shared memory of a block: its stages, or, later in the
+        same place, the partial sums of the warps that split K."""
+        var stages = (
+            self.stages * stage_elements(self.rows(), self.depth_warps) * 2
+        )
+        var sums = (self.depth_warps - 1) * self.features() * self.rows() * 4
+        return max(stages, sums)
+
+
+struct PackedSlice[fragments: Int](TrivialRegisterPassable):
+    """One thread's packed weights of one slice: a block of each of its rows.
+
+    Parameters:
+        fragments: Fragments of 16 features; a thread has two rows in each.
+    """
+
+    comptime _ROWS = 2 * Self.fragments
+
+    var codes: StaticTuple[SIMD[.uint32, 4], Self._ROWS]
+    """The blocks' elements."""
+    var scales: StaticTuple[UInt8, Self._ROWS]
+    """The blocks' scales."""
+
+    @inline(.always)
+    def __init__(out self):
+        """Makes a slice of zeros."""
+        self.codes = StaticTuple[SIMD[.uint32, 4], Self._ROWS](
+            fill=SIMD[.uint32, 4](0)
+        )
+        self.scales = StaticTuple[UInt8, Self._ROWS](fill=0)
+
+    @inline(.always)
+    def load(
+        mut self,
+        problem: MatmulProblem,
+        weight_rows: StaticTuple[Int, Self._ROWS],
+        block: Int,
+    ):
+        """Starts reading one block of each row; zeros past the last block.
+
+        Args:
+            problem: The operands and their sizes.
+            weight_rows: The rows, counted over the whole stack.
+            block: The block along K.
+        """
+        var blocks = problem.blocks.unsafe_address_space_cast[.GLOBAL]()
+        var scales = problem.scales.unsafe_address_space_cast[.GLOBAL]()
+        var row_blocks = Int(problem.depth) // BLOCK_ELEMENTS
+        comptime for i in range(Self._ROWS):
+            if block < row_blocks:
+                var index = weight_rows[i] * row_blocks + block
+                self.codes[i] = bitcast[.uint32, 4](
+                    blocks.unsafe_load[
+                        width=BLOCK_BYTES, alignment=BLOCK_BYTES, invariant=True
+                    ](index * BLOCK_BYTES)
+                )
+                self.scales[i] = scales.unsafe_load[invariant=True](index)
+            else:
+                self.codes[i] = SIMD[.uint32, 4](0)
+                self.scales[i] = 0
+
+
+@__llvm_metadata(
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(tile.threads()))
+)
+@__name(t"mxfp4_moe_matmul_{tile.features()}x{tile.rows()}_{EpilogueType.NAME}")
+def _grouped_matmul_kernel[
+    RowMapType: RowMap, EpilogueType: Epilogue, tile: TileShape
+](problem: MatmulProblem, rows: RowMapType, epilogue: EpilogueType):
+    comptime fragments = tile.fragments
+    comptime stage_size = stage_elements(tile.rows(), tile.depth_warps)
+    comptime depth_step = SLICE_DEPTH * tile.depth_warps
+
+    var row_tile = find_row_tile[tile.rows()](problem, Int(block_idx.y))
+    if row_tile.count == 0:
+        return
+
+    var features = Int(problem.features)
+    var lane = Int(lane_id())
+    var quad_row = lane // 4
+    var quad = lane % 4
+    var feature_warp = Int(warp_id()) % tile.feature_warps
+    var depth_warp = Int(warp_id()) // tile.feature_warps
+    var first_feature = (
+        (Int(block_idx.x) * tile.feature_warps + feature_warp)
+        * fragments
+        * _FRAGMENT_FEATURES
+    )
+
+    # A thread's two rows of a fragment are neighbouring features, which the
+    # epilogue wants as a pair; nothing else depends on the order.
+    if row_tile.expert < 0:
+        if depth_warp == 0:
+            comptime for f in range(fragments):
+                var feature = (
+                    first_feature + f * _FRAGMENT_FEATURES + 2 * quad_row
+                )
+                if feature < features:
+                    for row in range(quad, row_tile.count, 4):
+                        epilogue.store_empty(row_tile.first + row, feature)
+        return
+
+    var weight_rows = StaticTuple[Int, 2 * fragments](fill=0)
+    comptime for f in range(fragments):
+        comptime for i in range(2):
+            var feature = (
+                first_feature + f * _FRAGMENT_FEATURES + 2 * quad_row + i
+            )
+            # Past the last feature any row will do: nothing is stored.
+            weight_rows[2 * f + i] = row_tile.expert * features + min(
+                feature, features - 1
+            )
+
+    var shared = external_memory[
+        BFloat16, address_space=.SHARED, alignment=16
+    ]()
+    var loader = ActivationLoader[
+        RowMapType, tile.rows(), tile.depth_warps, tile.threads()
+    ](problem, rows, row_tile.first, row_tile.count, Int(thread_idx.x))
+
+    var depth = Int(problem.depth)
+    var steps = ceildiv(depth, depth_step)
+    comptime for s in range(tile.stages - 1):
+        if s < steps:
+            loader.load(shared.unsafe_offset(s * stage_size), s * depth_step)
+        async_copy_commit_group()
+
+    var packed = StaticTuple[PackedSlice[fragments], tile.lookahead](
+        fill=PackedSlice[fragments]()
+    )
+    var first_block = depth_warp * _BLOCKS_PER_SLICE + quad
+    comptime for p in range(tile.lookahead):
+        var slice = packed[p]
+        slice.load(
+            problem,
+            weight_rows,
+            p * tile.depth_warps * _BLOCKS_PER_SLICE + first_block,
+        )
+        packed[p] = slice
+
+    var sums = StaticTuple[SIMD[.float32, 4], fragments * tile.row_octets](
+        fill=SIMD[.float32, 4](0)
+    )
+
+    for step_base in range(0, steps, tile.lookahead):
+        comptime for p in range(tile.lookahead):
+            var step = step_base + p
+            if step < steps:
+                # Its stage has arrived, and everyone has left the stage that
+                # the next copies overwrite.
+                async_copy_wait_group(Int32(tile.stages - 2))
+                barrier()
+                var ahead = step + tile.stages - 1
+                if ahead < steps:
+                    loader.load(
+                        shared.unsafe_offset(
+                            (ahead % tile.stages) * stage_size
+                        ),
+                        ahead * depth_step,
+                    )
+                async_copy_commit_group()
+
+                var slice = packed[p]
+                var next = PackedSlice[fragments]()
+                next.load(
+                    problem,
+                    weight_rows,
+                    (step + tile.lookahead)
+                    * tile.depth_warps
+                    * _BLOCKS_PER_SLICE
+                    + first_block,
+                )
+                packed[p] = next
+
+                var stage = shared.unsafe_offset(
+                    (step % tile.stages) * stage_size
+                )
+                var large_scale = False
+                comptime for i in range(2 * fragments):
+                    large_scale |= slice.scales[i] > 128
+                if warp.vote[.uint32](large_scale) != 0:
+                    _multiply_slice[tile, fragments, True](
+                        sums, slice, stage, depth_warp, quad_row, quad
+                    )
+                else:
+                    _multiply_slice[tile, fragments, False](
+                        sums, slice, stage, depth_warp, quad_row, quad
+                    )
+
+    comptime if tile.depth_warps > 1:
+        # Later slices first into shared memory, then into the first warp's
+        # sums one after the other: the same order in every run.
+        barrier()
+        var partial = shared.unsafe_bitcast[Float32]()
+        comptime sums_size = fragments * tile.row_octets * 4
+        if depth_warp > 0:
+            var at = (
+                ((depth_warp - 1) * tile.feature_warps + feature_warp)
+                * sums_size
+                * WARP_SIZE
+            )
+            comptime for i in range(fragments * tile.row_octets):
+                partial.unsafe_store[alignment=16](
+                    at + (i * WARP_SIZE + lane) * 4, sums[i]
+                )
+        barrier()
+        if depth_warp > 0:
+            return
+        comptime for d in range(tile.depth_warps - 1):
+            var at = (
+                (d * tile.feature_warps + feature_warp) * sums_size * WARP_SIZE
+            )
+            comptime for i in range(fragments * tile.row_octets):
+                sums[i] += partial.unsafe_load[width=4, alignment=16](
+                    at + (i * WARP_SIZE + lane) * 4
+                )
+
+    comptime for f in range(fragments):
+        var feature = first_feature + f * _FRAGMENT_FEATURES + 2 * quad_row
+        if feature < features:
+            comptime for octet in range(tile.row_octets):
+                var sum = sums[f * tile.row_octets + octet]
+                comptime for i in range(2):
+                    var row = octet * _FRAGMENT_ROWS + 2 * quad + i
+                    if row < row_tile.count:
+                        epilogue.store(
+                            row_tile.expert,
+                            row_tile.first + row,
+                            feature,
+                            sum[i],
+                            sum[2 + i],
+                        )
+
+
+@inline(.always)
+def _multiply_slice[
+    tile: TileShape, fragments: Int, two_steps: Bool
+](
+    mut sums: StaticTuple[SIMD[.float32, 4], fragments * tile.row_octets],
+    slice: PackedSlice[fragments],
+    stage: Pointer[BFloat16, MutUntrackedOrigin, address_space=.SHARED],
+    depth_warp: Int,
+    quad_row: Int,
+    quad: Int,
+):
+    var scales = StaticTuple[BlockScale, 2 * fragments](fill=BlockScale(0))
+    comptime for i in range(2 * fragments):
+        scales[i] = BlockScale(slice.scales[i])
+
+    # A word of codes is eight elements along K for each of four threads: two
+    # tensor-core steps of 16.
+    comptime for unit in range(BLOCK_ELEMENTS // UNIT_ELEMENTS):
+        var weights = StaticTuple[SIMD[.uint32, 4], 2 * fragments](
+            fill=SIMD[.uint32, 4](0)
+        )
+        comptime for i in range(2 * fragments):
+            weights[i] = expand_word[two_steps](slice.codes[i][unit], scales[i])
+        comptime for octet in range(tile.row_octets):
+            var activations = pair_activations(
+                bitcast[.uint32, 4](
+                    stage.unsafe_load[width=UNIT_ELEMENTS, alignment=16](
+                        unit_offset[tile.rows()](
+                            depth_warp, octet, unit, quad_row, quad
+                        )
+                    )
+                )
+            )
+            comptime for half in range(2):
+                var b = bitcast[.bfloat16, 4](
+                    SIMD[.uint32, 2](
+                        activations[2 * half], activations[2 * half + 1]
+                    )
+                )
+                comptime for f in range(fragments):
+                    var a = bitcast[.bfloat16, 8](
+                        SIMD[.uint32, 4](
+                            weights[2 * f][2 * half],
+                            weights[2 * f + 1][2 * half],
+                            weights[2 * f][2 * half + 1],
+                            weights[2 * f + 1][2 * half + 1],
+                        )
+                    )
+                    var sum = sums[f * tile.row_octets + octet]
+                    mma(sum, a, b, sum)
+                    sums[f * tile.row_octets + octet] = sum
+
+
+def grouped_matmul_sm90[
+    RowMapType: RowMap, EpilogueType: Epilogue, //, tile: TileShape
+](
+    problem: MatmulProblem,
+    rows: RowMapType,
+    epilogue: EpilogueType,
+    ctx: DeviceContext,
+) raises:
+    """Enqueues a grouped MXFP4 matmul on a Hopper GPU, in one launch.
+
+    Parameters:
+        RowMapType: Finds the activation row of a routed row.
+        EpilogueType: What happens to each pair of sums.
+        tile: The work of one thread block.
+
+    Args:
+        problem: The operands and their sizes, in device memory; `blocks` and
+            `activations` start at a multiple of 16 bytes.
+        rows: Maps a routed row to its activation row.
+        epilogue: Receives the float32 sums of two neighbouring features.
+        ctx: The device.
+
+    Raises:
+        Error: If an operand is not aligned, or the launch fails.
+    """
+    if (Int(problem.blocks) | Int(problem.activations)) % 16 != 0:
+        raise Error(
+            "mxfp4_moe: blocks and activations must start at a multiple of 16"
+            " bytes in device memory."
+        )
+    comptime shared_bytes = tile.shared_bytes()
+    ctx.enqueue_function[
+        _grouped_matmul_kernel[RowMapType, EpilogueType, tile]
+    ](
+        problem,
+        rows,
+        epilogue,
+        grid_dim=(
+            ceildiv(Int(problem.features), tile.features()),
+            max_row_tiles(problem, tile.rows()),
+        ),
+        block_dim=tile.threads(),
+        shared_mem_bytes=shared_bytes,
+        func_attribute=FuncAttribute.MAX_DYNAMIC_SHARED_SIZE_BYTES(
+            UInt32(shared_bytes)
+        ),
+    )

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""The graph operations of this package.
+
+Shapes use T for tokens, k for choices a token, R = T * k for routed rows, E
+for experts, A for groups, N and K for the features and the depth of an
+expert's matrix, H for the hidden size and I for the expert width. Shapes and
+dtypes are checked where the graph is built, in `max.nn.mxfp4_moe`.
+"""
+
+import extensibility as compiler
+from extensibility import InputTensor, ManagedTensorSlice, OutputTensor
+from max.gpu.host import DeviceContext
+from max.gpu.host.info import is_cpu
+
+from .combine import combine_cpu, combine_gpu
+from .dispatch import grouped_matmul
+from .epilogue import BiasSwiGLU, BiasWeightScatter, StoreBF16
+from .kernel_argument import TensorPointer
+from .problem import GatherRow, MatmulProblem, SameRow
+from .routing import RoutingTables, route_cpu, route_gpu
+
+
+@inline(.always)
+def _pointer(tensor: ManagedTensorSlice) -> TensorPointer[Scalar[tensor.dtype]]:
+    return tensor.unsafe_ptr().unsafe_origin_cast[MutUntrackedOrigin]()
+
+
+@inline(.always)
+def _problem(
+    activations: InputTensor[dtype=.bfloat16, rank=2, ...],
+    blocks: InputTensor[dtype=.uint8, rank=3, ...],
+    scales: InputTensor[dtype=.uint8, rank=3, ...],
+    starts: InputTensor[dtype=.uint32, rank=1, ...],
+    expert_ids: InputTensor[dtype=.int32, rank=1, ...],
+    rows: Int,
+) -> MatmulProblem:
+    return MatmulProblem(
+        _pointer(activations),
+        _pointer(blocks),
+        _pointer(scales),
+        _pointer(starts),
+        _pointer(expert_ids),
+        rows=rows,
+        experts=blocks.dim_size(0),
+        features=blocks.dim_size(1),
+        depth=2 * blocks.dim_size(2),
+        groups=expert_ids.dim_size(0),
+    )
+
+
+@compiler.register("mxfp4_moe_route")
+struct Route:
+    """Sorts the router's choices by expert."""
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        token_expert_order: OutputTensor[dtype=.uint32, rank=1, ...],
+        expert_starts: OutputTensor[dtype=.uint32, rank=1, ...],
+        expert_ids: OutputTensor[dtype=.int32, rank=1, ...],
+        topk_ids: InputTensor[dtype=.int32, rank=2, ...],
+        ctx: DeviceContext,
+    ) raises:
+        """Fills the routing tables.
+
+        Parameters:
+            target: The device kind.
+
+        Args:
+            token_expert_order: `[R]`, the slot of each routed row.
+            expert_starts: `[E + 1]`, where each expert's rows start.
+            expert_ids: `[E]`, 0 to E - 1.
+            topk_ids: `[T, k]`, the expert each slot chose.
+            ctx: The device.
+        """
+        var tables = RoutingTables(
+            _pointer(token_expert_order),
+            _pointer(expert_starts),
+            _pointer(expert_ids),
+            _pointer(topk_ids),
+        )
+        var slots = topk_ids.size()
+        var experts = expert_ids.dim_size(0)
+        comptime if is_cpu[target]():
+            route_cpu(tables, slots, experts)
+        else:
+            route_gpu(tables, slots, experts, ctx)
+
+
+@compiler.register("mxfp4_moe_matmul")
+struct Matmul:
+    """Multiplies each group's rows with its expert's packed matrix."""
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        output: OutputTensor[dtype=.bfloat16, rank=2, ...],
+        activations: InputTensor[dtype=.bfloat16, rank=2, ...],
+        blocks: InputTensor[dtype=.uint8, rank=3, ...],
+        scales: InputTensor[dtype=.uint8, rank=3, ...],
+        expert_starts: InputTensor[dtype=.uint32, rank=1, ...],
+        expert_ids: InputTensor[dtype=.int32, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        """Computes `output[r] = activations[r] @ dequantize(expert of r).T`.
+
+        Parameters:
+            target: The device kind.
+
+        Args:
+            output: `[R, N]`; zero where a row belongs to no expert.
+            activations: `[R, K]`.
+            blocks: `[E, N, K / 2]`.
+            scales: `[E, N, K / 32]`.
+            expert_starts: `[A + 1]`.
+            expert_ids: `[A]`, -1 for a group of no expert.
+            ctx: The device.
+        """
+        var problem = _problem(
+            activations,
+            blocks,
+            scales,
+            expert_starts,
+            expert_ids,
+            output.dim_size(0),
+        )
+        grouped_matmul[target](
+            problem,
+            SameRow(),
+            StoreBF16(_pointer(output), problem.features),
+            ctx,
+        )
+
+
+@compiler.register("mxfp4_moe_gate_up_swiglu")
+struct GateUpSwiGLU:
+    """Gathers, multiplies with the gate/up stack, adds bias, activates."""
+
+    @staticmethod
+    def execute[
+        target: StaticString, top_k: Int, alpha: Float32, limit: Float32
+    ](
+        output: OutputTensor[dtype=.bfloat16, rank=2, ...],
+        hidden: InputTensor[dtype=.bfloat16, rank=2, ...],
+        token_expert_order: InputTensor[dtype=.uint32, rank=1, ...],
+        blocks: InputTensor[dtype=.uint8, rank=3, ...],
+        scales: InputTensor[dtype=.uint8, rank=3, ...],
+        bias: InputTensor[dtype=.bfloat16, rank=2, ...],
+        expert_starts: InputTensor[dtype=.uint32, rank=1, ...],
+        expert_ids: InputTensor[dtype=.int32, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        """Computes the gated activations of every routed row.
+
+        Parameters:
+            target: The device kind.
+            top_k: Choices a token.
+            alpha: The sigmoid's slope.
+            limit: The clamp of gate and up.
+
+        Args:
+            output: `[R, I]`, in expert order.
+            hidden: `[T, H]`.
+            token_expert_order: `[R]`, the slot of each routed row.
+            blocks: `[E, 2 * I, H / 2]`, gate and up rows alternating.
+            scales: `[E, 2 * I, H / 32]`.
+            bias: `[E, 2 * I]`.
+            expert_starts: `[A + 1]`.
+            expert_ids: `[A]`, -1 for a group of no expert.
+            ctx: The device.
+        """
+        var problem = _problem(
+            hidden,
+            blocks,
+            scales,
+            expert_starts,
+            expert_ids,
+            output.dim_size(0),
+        )
+        grouped_matmul[target](
+            problem,
+            GatherRow[top_k](_pointer(token_expert_order)),
+            BiasSwiGLU[alpha, limit](
+                _pointer(output), _pointer(bias), problem.features
+            ),
+            ctx,
+        )
+
+
+@compiler.register("mxfp4_moe_down")
+struct Down:
+    """Multiplies with the down stack, adds bias, weights, restores order."""
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        output: OutputTensor[dtype=.float32, rank=2, ...],
+        gated: InputTensor[dtype=.bfloat16, rank=2, ...],
+        token_expert_order: InputTensor[dtype=.uint32, rank=1, ...],
+        blocks: InputTensor[dtype=.uint8, rank=3, ...],
+        scales: InputTensor[dtype=.uint8, rank=3, ...],
+        bias: InputTensor[dtype=.bfloat16, rank=2, ...],
+        router_weights: InputTensor[dtype=.float32, rank=2, ...],
+        expert_starts: InputTensor[dtype=.uint32, rank=1, ...],
+        expert_ids: InputTensor[dtype=.int32, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        """Computes each slot's weighted expert output.
+
+        Parameters:
+            target: The device kind.
+
+        Args:
+            output: `[R, H]`, in slot order `token * k + choice`.
+            gated: `[R, I]`, in expert order.
+            token_expert_order: `[R]`, the slot of each routed row.
+            blocks: `[E, H, I / 2]`.
+            scales: `[E, H, I / 32]`.
+            bias: `[E, H]`.
+            router_weights: `[T, k]`.
+            expert_starts: `[A + 1]`.
+            expert_ids: `[A]`, -1 for a group of no expert.
+            ctx: The device.
+        """
+        var problem = _problem(
+            gated,
+            blocks,
+            scales,
+            expert_starts,
+            expert_ids,
+            output.dim_size(0),
+        )
+        grouped_matmul[target](
+            problem,
+            SameRow(),
+            BiasWeightScatter(
+                _pointer(output),
+                _pointer(bias),
+                _pointer(router_weights),
+                _pointer(token_expert_order),
+                problem.features,
+            ),
+            ctx,
+        )
+
+
+@compiler.register("mxfp4_moe_combine")
+struct Combine:
+    """Sums the weighted results of a token's experts."""
+
+    @staticmethod
+    def execute[
+        target: StaticString, top_k: Int
+    ](
+        output: OutputTensor[dtype=.bfloat16, rank=2, ...],
+        weighted: InputTensor[dtype=.float32, rank=2, ...],
+        ctx: DeviceContext,
+    ) raises:
+        """Computes `output[t] = sum over c of weighted[t * top_k + c]`.
+
+        Parameters:
+            target: The device kind.
+            top_k: Choices a token.
+
+        Args:
+            output: `[T, H]`.
+            weighted: `[T * top_k, H]`, in slot order.
+            ctx: The device.
+        """
+        var tokens = output.dim_size(0)
+        var features = output.dim_size(1)
+        comptime if is_cpu[target]():
+            combine_cpu[top_k](
+                _pointer(output), _pointer(weighted), tokens, features
+            )
+        else:
+            combine_gpu[top_k](
+                _pointer(output),
+                _pointer(weighted),
+                tokens,
+                features,
+                ctx,
+            )

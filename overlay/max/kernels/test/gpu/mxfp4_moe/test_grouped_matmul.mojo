@@ -1,0 +1,631 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""The Hopper kernels against the executable specification, on one GPU.
+
+Every case draws fresh random weights, activations and routings, runs the CPU
+implementation and the GPU's on the same bytes, and compares them. Outputs are
+poisoned first, so that an element nobody wrote shows as NaN.
+"""
+
+from std.math import isnan, sqrt
+from std.memory import bitcast
+from std.random import random_float64, random_ui64, seed
+from std.testing import assert_equal, assert_true
+from std.time import perf_counter_ns
+
+from max.gpu.host import DeviceBuffer, DeviceContext, HostBuffer
+
+from mxfp4_moe.combine import combine_cpu, combine_gpu
+from mxfp4_moe.epilogue import (
+    BiasSwiGLU,
+    BiasWeightScatter,
+    Epilogue,
+    StoreBF16,
+)
+from mxfp4_moe.kernel_argument import TensorPointer
+from mxfp4_moe.matmul_cpu import grouped_matmul_cpu
+from mxfp4_moe.matmul_sm90 import TileShape, grouped_matmul_sm90
+from mxfp4_moe.problem import GatherRow, MatmulProblem, RowMap, SameRow
+from mxfp4_moe.routing import RoutingTables, route_cpu, route_gpu
+
+comptime TOP_K = 4
+
+
+struct Tensor[dtype: DType](Movable):
+    """One tensor's bytes on the host and on the GPU."""
+
+    var host: HostBuffer[Self.dtype]
+    var device: DeviceBuffer[Self.dtype]
+
+    def __init__(out self, ctx: DeviceContext, size: Int) raises:
+        self.host = ctx.enqueue_create_host_buffer[Self.dtype](max(size, 1))
+        self.device = ctx.enqueue_create_buffer[Self.dtype](max(size, 1))
+        ctx.synchronize()
+
+    def fill[
+        Next: def() raises -> Scalar[Self.dtype]
+    ](mut self, next: Next) raises:
+        """Fills both copies."""
+        for i in range(len(self.host)):
+            self.host[i] = next()
+        self.device.enqueue_copy_from(self.host)
+
+    def on_host(self) -> TensorPointer[Scalar[Self.dtype]]:
+        return (
+            self.host.unsafe_ptr()
+            .unsafe_mut_cast[True]()
+            .unsafe_origin_cast[MutUntrackedOrigin]()
+        )
+
+    def on_device(self) -> TensorPointer[Scalar[Self.dtype]]:
+        return (
+            self.device.unsafe_ptr()
+            .unsafe_mut_cast[True]()
+            .unsafe_origin_cast[MutUntrackedOrigin]()
+        )
+
+
+def normal() raises -> Float64:
+    """Draws roughly a normal number: the sum of twelve uniform ones."""
+    var total = 0.0
+    for _ in range(12):
+        total += random_float64()
+    return total - 6.0
+
+
+def random_bf16() raises -> BFloat16:
+    return normal().cast[.bfloat16]()
+
+
+def random_byte() raises -> UInt8:
+    return UInt8(random_ui64(0, 255))
+
+
+def random_scale() raises -> UInt8:
+    # Around 2^-5, as checkpoints have them, so that sums stay near one.
+    return UInt8(random_ui64(118, 124))
+
+
+struct Shape(Copyable, Movable):
+    """A shape and a routing."""
+
+    var name: String
+    var counts: List[Int]
+    """Rows of each group."""
+    var ids: List[Int]
+    """Expert of each group."""
+    var features: Int
+    var depth: Int
+    var experts: Int
+    var lead: Int
+    """Rows before the first group."""
+    var trail: Int
+    """Rows after the last group."""
+
+    def __init__(
+        out self,
+        name: String,
+        var counts: List[Int],
+        features: Int,
+        depth: Int,
+        *,
+        var ids: List[Int] = List[Int](),
+        experts: Int = 0,
+        lead: Int = 0,
+        trail: Int = 0,
+    ):
+        self.name = name
+        self.experts = max(experts, len(counts))
+        if len(ids) == 0:
+            for group in range(len(counts)):
+                ids.append(group)
+        self.counts = counts^
+        self.ids = ids^
+        self.features = features
+        self.depth = depth
+        self.lead = lead
+        self.trail = trail
+
+    def rows(self) -> Int:
+        var total = self.lead + self.trail
+        for count in self.counts:
+            total += count
+        return total
+
+
+def even(groups: Int, rows: Int) -> List[Int]:
+    return List[Int](length=groups, fill=rows)
+
+
+def spread(groups: Int, rows: Int) raises -> List[Int]:
+    """Gives each of `rows` rows to a random group."""
+    var counts = List[Int](length=groups, fill=0)
+    for _ in range(rows):
+        counts[Int(random_ui64(0, UInt64(groups - 1)))] += 1
+    return counts^
+
+
+def compare[
+    dtype: DType
+](
+    name: String,
+    expected: Tensor[dtype],
+    actual: Tensor[dtype],
+    size: Int,
+    tolerance: Float64,
+    ctx: DeviceContext,
+) raises:
+    """Checks the relative L2 error, and that no element differs alone."""
+    var got = ctx.enqueue_create_host_buffer[dtype](max(size, 1))
+    actual.device.enqueue_copy_to(got)
+    ctx.synchronize()
+    var error = 0.0
+    var norm = 0.0
+    var worst = 0.0
+    for i in range(size):
+        var want = expected.host[i].cast[.float64]()
+        var have = got[i].cast[.float64]()
+        assert_true(
+            isnan(want) == isnan(have),
+            String(t"{name}: element {i} is {have} and should be {want}"),
+        )
+        if isnan(want):
+            continue
+        error += (have - want) ** 2
+        norm += want**2
+        worst = max(worst, abs(have - want))
+    var scale = sqrt(norm / Float64(max(size, 1)))
+    var relative = sqrt(error / norm) if norm > 0 else sqrt(error)
+    print(
+        t"  {name}: relative L2 error {relative}, worst"
+        t" {worst / (scale + 1e-30)} of RMS"
+    )
+    assert_true(
+        relative <= tolerance, String(t"{name}: relative L2 error {relative}")
+    )
+    assert_true(
+        worst <= 0.05 * scale + 1e-30,
+        String(t"{name}: one element is off by {worst}"),
+    )
+
+
+def poison[dtype: DType](tensor: Tensor[dtype], ctx: DeviceContext) raises:
+    var nan = Scalar[dtype](0) / Scalar[dtype](0)
+    for i in range(len(tensor.host)):
+        tensor.host[i] = nan
+    tensor.device.enqueue_copy_from(tensor.host)
+    ctx.synchronize()
+
+
+struct Operands(Movable):
+    """The inputs of one case."""
+
+    var activations: Tensor[.bfloat16]
+    var blocks: Tensor[.uint8]
+    var scales: Tensor[.uint8]
+    var bias: Tensor[.bfloat16]
+    var starts: Tensor[.uint32]
+    var ids: Tensor[.int32]
+    var order: Tensor[.uint32]
+    var weights: Tensor[.float32]
+    var tokens: Int
+
+    def __init__(out self, shape: Shape, ctx: DeviceContext) raises:
+        var rows = shape.rows()
+        self.tokens = (rows + TOP_K - 1) // TOP_K
+        var matrix = shape.experts * shape.features * shape.depth
+        self.activations = Tensor[.bfloat16](
+            ctx, max(rows, self.tokens) * shape.depth
+        )
+        self.blocks = Tensor[.uint8](ctx, matrix // 2)
+        self.scales = Tensor[.uint8](ctx, matrix // 32)
+        self.bias = Tensor[.bfloat16](ctx, shape.experts * shape.features)
+        self.starts = Tensor[.uint32](ctx, len(shape.counts) + 1)
+        self.ids = Tensor[.int32](ctx, len(shape.counts))
+        self.order = Tensor[.uint32](ctx, rows)
+        self.weights = Tensor[.float32](ctx, self.tokens * TOP_K)
+
+        def weight() raises -> Float32:
+            return random_float64().cast[.float32]()
+
+        self.activations.fill(random_bf16)
+        self.blocks.fill(random_byte)
+        self.scales.fill(random_scale)
+        self.bias.fill(random_bf16)
+        self.weights.fill(weight)
+        var first = shape.lead
+        for group in range(len(shape.counts)):
+            self.starts.host[group] = UInt32(first)
+            self.ids.host[group] = Int32(shape.ids[group])
+            first += shape.counts[group]
+        self.starts.host[len(shape.counts)] = UInt32(first)
+        # A random order of the slots.
+        for row in range(rows):
+            self.order.host[row] = UInt32(row)
+        for row in range(rows - 1, 0, -1):
+            var other = Int(random_ui64(0, UInt64(row)))
+            var slot = self.order.host[row]
+            self.order.host[row] = self.order.host[other]
+            self.order.host[other] = slot
+        self.starts.device.enqueue_copy_from(self.starts.host)
+        self.ids.device.enqueue_copy_from(self.ids.host)
+        self.order.device.enqueue_copy_from(self.order.host)
+        ctx.synchronize()
+
+    def problem(self, shape: Shape, *, on_device: Bool) -> MatmulProblem:
+        var host = MatmulProblem(
+            self.activations.on_host(),
+            self.blocks.on_host(),
+            self.scales.on_host(),
+            self.starts.on_host(),
+            self.ids.on_host(),
+            rows=shape.rows(),
+            experts=shape.experts,
+            features=shape.features,
+            depth=shape.depth,
+            groups=len(shape.counts),
+        )
+        if on_device:
+            host.activations = self.activations.on_device()
+            host.blocks = self.blocks.on_device()
+            host.scales = self.scales.on_device()
+            host.starts = self.starts.on_device()
+            host.expert_ids = self.ids.on_device()
+        return host
+
+
+def check[
+    dtype: DType,
+    RowMapType: RowMap,
+    EpilogueType: Epilogue,
+    //,
+    tile: TileShape,
+](
+    name: String,
+    shape: Shape,
+    operands: Operands,
+    rows_host: RowMapType,
+    rows_device: RowMapType,
+    epilogue_host: EpilogueType,
+    epilogue_device: EpilogueType,
+    expected: Tensor[dtype],
+    actual: Tensor[dtype],
+    tolerance: Float64,
+    ctx: DeviceContext,
+) raises:
+    """Runs one matmul on both devices and compares."""
+    poison(actual, ctx)
+    grouped_matmul_cpu(
+        operands.problem(shape, on_device=False), rows_host, epilogue_host
+    )
+    if shape.rows() > 0:
+        grouped_matmul_sm90[tile](
+            operands.problem(shape, on_device=True),
+            rows_device,
+            epilogue_device,
+            ctx,
+        )
+    compare(
+        String(t"{tile.features()}x{tile.rows()} {shape.name}, {name}"),
+        expected,
+        actual,
+        len(expected.host) if shape.rows() > 0 else 0,
+        tolerance,
+        ctx,
+    )
+
+
+def check_store[tile: TileShape](shape: Shape, ctx: DeviceContext) raises:
+    var operands = Operands(shape, ctx)
+    var expected = Tensor[.bfloat16](ctx, shape.rows() * shape.features)
+    var actual = Tensor[.bfloat16](ctx, shape.rows() * shape.features)
+    check[tile](
+        "store",
+        shape,
+        operands,
+        SameRow(),
+        SameRow(),
+        StoreBF16(expected.on_host(), Int32(shape.features)),
+        StoreBF16(actual.on_device(), Int32(shape.features)),
+        expected,
+        actual,
+        1e-3,
+        ctx,
+    )
+    _ = operands^
+
+
+def check_swiglu[tile: TileShape](shape: Shape, ctx: DeviceContext) raises:
+    var operands = Operands(shape, ctx)
+    var expected = Tensor[.bfloat16](ctx, shape.rows() * shape.features // 2)
+    var actual = Tensor[.bfloat16](ctx, shape.rows() * shape.features // 2)
+    check[tile](
+        "swiglu",
+        shape,
+        operands,
+        GatherRow[TOP_K](operands.order.on_host()),
+        GatherRow[TOP_K](operands.order.on_device()),
+        BiasSwiGLU[1.702, 7.0](
+            expected.on_host(), operands.bias.on_host(), Int32(shape.features)
+        ),
+        BiasSwiGLU[1.702, 7.0](
+            actual.on_device(),
+            operands.bias.on_device(),
+            Int32(shape.features),
+        ),
+        expected,
+        actual,
+        1e-3,
+        ctx,
+    )
+    _ = operands^
+
+
+def check_scatter[tile: TileShape](shape: Shape, ctx: DeviceContext) raises:
+    var operands = Operands(shape, ctx)
+    var expected = Tensor[.float32](ctx, shape.rows() * shape.features)
+    var actual = Tensor[.float32](ctx, shape.rows() * shape.features)
+    check[tile](
+        "scatter",
+        shape,
+        operands,
+        SameRow(),
+        SameRow(),
+        BiasWeightScatter(
+            expected.on_host(),
+            operands.bias.on_host(),
+            operands.weights.on_host(),
+            operands.order.on_host(),
+            Int32(shape.features),
+        ),
+        BiasWeightScatter(
+            actual.on_device(),
+            operands.bias.on_device(),
+            operands.weights.on_device(),
+            operands.order.on_device(),
+            Int32(shape.features),
+        ),
+        expected,
+        actual,
+        1e-5,
+        ctx,
+    )
+    _ = operands^
+
+
+def check_tile[tile: TileShape](cases: List[Shape], ctx: DeviceContext) raises:
+    for shape in cases:
+        check_store[tile](shape, ctx)
+        check_swiglu[tile](shape, ctx)
+        check_scatter[tile](shape, ctx)
+
+
+def check_every_value[tile: TileShape](ctx: DeviceContext) raises:
+    """Every code times every scale byte, bit for bit.
+
+    Feature `16 * scale + code` has one element of that code, at a position of
+    its own, and zeros besides; activations are all one.
+    """
+    var shape = Shape("values", [1], 4096, 64)
+    var operands = Operands(shape, ctx)
+    for i in range(64):
+        operands.activations.host[i] = 1
+    for feature in range(4096):
+        var code = UInt8(feature % 16)
+        var position = feature % 7 * 9
+        for byte in range(32):
+            operands.blocks.host[feature * 32 + byte] = 0
+        operands.blocks.host[feature * 32 + position // 2] = (
+            code << 4 if position % 2 else code
+        )
+        # The block without the element has a scale of its own.
+        operands.scales.host[feature * 2] = 127
+        operands.scales.host[feature * 2 + 1] = 127
+        operands.scales.host[feature * 2 + position // 32] = UInt8(
+            feature // 16
+        )
+    operands.activations.device.enqueue_copy_from(operands.activations.host)
+    operands.blocks.device.enqueue_copy_from(operands.blocks.host)
+    operands.scales.device.enqueue_copy_from(operands.scales.host)
+    var expected = Tensor[.bfloat16](ctx, 4096)
+    var actual = Tensor[.bfloat16](ctx, 4096)
+    poison(actual, ctx)
+    grouped_matmul_cpu(
+        operands.problem(shape, on_device=False),
+        SameRow(),
+        StoreBF16(expected.on_host(), 4096),
+    )
+    grouped_matmul_sm90[tile](
+        operands.problem(shape, on_device=True),
+        SameRow(),
+        StoreBF16(actual.on_device(), 4096),
+        ctx,
+    )
+    actual.device.enqueue_copy_to(actual.host)
+    ctx.synchronize()
+    var infinities = 0
+    for feature in range(4096):
+        var want = expected.host[feature]
+        var have = actual.host[feature]
+        if isnan(want) and isnan(have):
+            continue
+        infinities += Int(abs(want.cast[.float32]()) > 3.4e38)
+        # A sum with a positive zero has no negative zero.
+        assert_true(
+            want == have,
+            String(
+                t"scale {feature // 16}, code {feature % 16}: {have}, not"
+                t" {want}"
+            ),
+        )
+    assert_true(infinities > 0, "no value left BF16's range")
+    print("  every code times every scale: exact")
+    _ = operands^
+
+
+def check_far_expert[tile: TileShape](ctx: DeviceContext) raises:
+    """An expert whose packed bytes begin past 4 GiB.
+
+    The GPU's stack holds only that expert's weights; the bytes before them are
+    whatever was there.
+    """
+    comptime experts = 1040
+    var shape = Shape("past 4 GiB", [5], 1024, 8192)
+    var operands = Operands(shape, ctx)
+    var blocks = len(operands.blocks.host)
+    var scales = len(operands.scales.host)
+    var far_blocks = ctx.enqueue_create_buffer[.uint8](experts * blocks)
+    var far_scales = ctx.enqueue_create_buffer[.uint8](experts * scales)
+    far_blocks.create_sub_buffer[.uint8](
+        (experts - 1) * blocks, blocks
+    ).enqueue_copy_from(operands.blocks.host)
+    far_scales.create_sub_buffer[.uint8](
+        (experts - 1) * scales, scales
+    ).enqueue_copy_from(operands.scales.host)
+    var expected = Tensor[.bfloat16](ctx, shape.rows() * shape.features)
+    var actual = Tensor[.bfloat16](ctx, shape.rows() * shape.features)
+    poison(actual, ctx)
+    grouped_matmul_cpu(
+        operands.problem(shape, on_device=False),
+        SameRow(),
+        StoreBF16(expected.on_host(), Int32(shape.features)),
+    )
+    operands.ids.host[0] = experts - 1
+    operands.ids.device.enqueue_copy_from(operands.ids.host)
+    var problem = operands.problem(shape, on_device=True)
+    problem.experts = experts
+    problem.blocks = (
+        far_blocks.unsafe_ptr()
+        .unsafe_mut_cast[True]()
+        .unsafe_origin_cast[MutUntrackedOrigin]()
+    )
+    problem.scales = (
+        far_scales.unsafe_ptr()
+        .unsafe_mut_cast[True]()
+        .unsafe_origin_cast[MutUntrackedOrigin]()
+    )
+    grouped_matmul_sm90[tile](
+        problem,
+        SameRow(),
+        StoreBF16(actual.on_device(), Int32(shape.features)),
+        ctx,
+    )
+    compare(
+        shape.name,
+        expected,
+        actual,
+        shape.rows() * shape.features,
+        1e-3,
+        ctx,
+    )
+    _ = operands^
+    _ = far_blocks^
+    _ = far_scales^
+
+
+def check_route(
+    tokens: Int, experts: Int, skewed: Bool, ctx: DeviceContext
+) raises:
+    var slots = tokens * TOP_K
+    var choices = Tensor[.int32](ctx, slots)
+
+    def choice() raises {imm} -> Int32:
+        var range = UInt64(experts - 1)
+        return Int32(random_ui64(0, random_ui64(0, range) if skewed else range))
+
+    choices.fill(choice)
+    var order = Tensor[.uint32](ctx, slots)
+    var starts = Tensor[.uint32](ctx, experts + 1)
+    var ids = Tensor[.int32](ctx, experts)
+    order.device.enqueue_fill(0xFFFF_FFFF)
+    starts.device.enqueue_fill(0xFFFF_FFFF)
+    route_cpu(
+        RoutingTables(
+            order.on_host(), starts.on_host(), ids.on_host(), choices.on_host()
+        ),
+        slots,
+        experts,
+    )
+    route_gpu(
+        RoutingTables(
+            order.on_device(),
+            starts.on_device(),
+            ids.on_device(),
+            choices.on_device(),
+        ),
+        slots,
+        experts,
+        ctx,
+    )
+    var order_got = ctx.enqueue_create_host_buffer[.uint32](max(slots, 1))
+    var starts_got = ctx.enqueue_create_host_buffer[.uint32](experts + 1)
+    var ids_got = ctx.enqueue_create_host_buffer[.int32](experts)
+    order.device.enqueue_copy_to(order_got)
+    starts.device.enqueue_copy_to(starts_got)
+    ids.device.enqueue_copy_to(ids_got)
+    ctx.synchronize()
+    for slot in range(slots):
+        assert_equal(order_got[slot], order.host[slot], "order")
+    for expert in range(experts + 1):
+        assert_equal(starts_got[expert], starts.host[expert], "starts")
+    for expert in range(experts):
+        assert_equal(ids_got[expert], ids.host[expert], "ids")
+    print(t"  route {tokens} tokens, {experts} experts, skewed {skewed}: equal")
+
+
+def check_combine(tokens: Int, features: Int, ctx: DeviceContext) raises:
+    var weighted = Tensor[.float32](ctx, tokens * TOP_K * features)
+
+    def value() raises -> Float32:
+        return normal().cast[.float32]()
+
+    weighted.fill(value)
+    var expected = Tensor[.bfloat16](ctx, tokens * features)
+    var actual = Tensor[.bfloat16](ctx, tokens * features)
+    poison(actual, ctx)
+    combine_cpu[TOP_K](expected.on_host(), weighted.on_host(), tokens, features)
+    combine_gpu[TOP_K](
+        actual.on_device(), weighted.on_device(), tokens, features, ctx
+    )
+    actual.device.enqueue_copy_to(actual.host)
+    ctx.synchronize()
+    for i in range(tokens * features):
+        assert_equal(actual.host[i], expected.host[i], "combine")
+    print(t"  combine {tokens} tokens of {features}: equal")
+    _ = weighted^
+
+
+def main() raises:
+    seed(Int(perf_counter_ns() % 1_000_000_007))
+    with DeviceContext() as ctx:
+        var cases: List[Shape] = [
+            Shape("no rows", [0, 0], 32, 64),
+            Shape("one row", [1], 8, 32),
+            Shape("one row, K = 96", [0, 1, 0], 40, 96),
+            Shape("experts with none", [0, 3, 0, 0, 5, 0], 48, 160),
+            Shape("all on one", [0, 0, 37, 0], 72, 288),
+            Shape("one a group", even(40, 1), 16, 128),
+            Shape("K = 1440", [1, 0, 9, 2], 40, 1440),
+            Shape("K = 2880", [4, 8, 1, 0, 17], 136, 2880),
+            Shape("long tail", [63, 1, 64, 65], 264, 512),
+            Shape("repeated ids", [3, 2, 4], 24, 64, ids=[5, 0, 5], experts=6),
+            Shape("no expert", [3, 9, 4], 24, 64, ids=[1, -1, 0], experts=2),
+            Shape("gaps", [3, 9, 4], 24, 64, lead=11, trail=70),
+            Shape("random", spread(32, 200), 104, 416),
+            Shape("many", spread(128, 900), 56, 224),
+        ]
+        check_tile[TileShape.DECODE](cases, ctx)
+        check_tile[TileShape.MIXED](cases, ctx)
+        check_tile[TileShape.PREFILL](cases, ctx)
+        check_every_value[TileShape.DECODE](ctx)
+        check_every_value[TileShape.PREFILL](ctx)
+        check_far_expert[TileShape.DECODE](ctx)
+        check_route(0, 8, False, ctx)
+        check_route(1, 32, False, ctx)
+        check_route(77, 128, False, ctx)
+        check_route(1025, 128, True, ctx)
+        check_route(8192, 32, True, ctx)
+        check_combine(0, 64, ctx)
+        check_combine(3, 2880, ctx)
+        check_combine(70, 8, ctx)
+    print("all passed")
