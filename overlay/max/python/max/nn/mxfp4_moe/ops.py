@@ -8,8 +8,8 @@ features of one expert, ``H`` hidden size, ``I`` expert width.
 
 An expert stack is a pair of tensors in the Open Compute Microscaling layout:
 ``blocks`` is uint8 ``[E, N, K / 2]``, two E2M1 codes a byte with the even K index
-in the low nibble, and ``scales`` is ``[E, N, K / 32]``, one E8M0 byte for every 32
-codes along K, as uint8 or float8_e8m0fnu.
+in the low nibble, and ``scales`` is uint8 ``[E, N, K / 32]``, one E8M0 byte for every
+32 codes along K.
 
 The ops come from the ``mxfp4_moe`` kernel package, so the graph that calls them
 loads it: ``Graph(..., custom_extensions=[kernel_package_path()])``.
@@ -37,16 +37,11 @@ SWIGLU_ALPHA = 1.702
 SWIGLU_LIMIT = 7.0
 """The gpt-oss clamp of the gate (above) and up (both sides) projections."""
 
-_SCALE_DTYPES = (DType.uint8, DType.float8_e8m0fnu)
 
-
-def _check_tensor(
-    op: str, name: str, value: TensorValue, dtypes: tuple[DType, ...], rank: int
-) -> TensorValue:
+def _check_tensor(op: str, name: str, value: TensorValue, dtype: DType, rank: int) -> TensorValue:
     value = TensorValue(value)
-    if value.dtype not in dtypes:
-        expected = " or ".join(dtype.name for dtype in dtypes)
-        raise ValueError(f"{op}: '{name}' is {value.dtype.name}; cast it to {expected}.")
+    if value.dtype != dtype:
+        raise ValueError(f"{op}: '{name}' is {value.dtype.name}; it must be {dtype.name}.")
     if value.rank != rank:
         raise ValueError(
             f"{op}: '{name}' has shape {list(value.shape)}; it takes a tensor of rank {rank}."
@@ -92,8 +87,8 @@ def _check_stack(
     op: str, blocks: TensorValue, scales: TensorValue
 ) -> tuple[TensorValue, TensorValue, int, int, int]:
     """Checks one expert stack and returns it with its E, N and K."""
-    blocks = _check_tensor(op, "blocks", blocks, (DType.uint8,), 3)
-    scales = _check_tensor(op, "scales", scales, _SCALE_DTYPES, 3)
+    blocks = _check_tensor(op, "blocks", blocks, DType.uint8, 3)
+    scales = _check_tensor(op, "scales", scales, DType.uint8, 3)
     experts, rows, half_k = (_static_dim(op, "blocks", blocks, axis) for axis in range(3))
     k = 2 * half_k
     if k == 0 or k % SCALE_BLOCK_SIZE:
@@ -120,8 +115,8 @@ def _check_stack(
 def _check_groups(
     op: str, expert_start_indices: TensorValue, expert_ids: TensorValue
 ) -> tuple[TensorValue, TensorValue]:
-    starts = _check_tensor(op, "expert_start_indices", expert_start_indices, (DType.uint32,), 1)
-    ids = _check_tensor(op, "expert_ids", expert_ids, (DType.int32,), 1)
+    starts = _check_tensor(op, "expert_start_indices", expert_start_indices, DType.uint32, 1)
+    ids = _check_tensor(op, "expert_ids", expert_ids, DType.int32, 1)
     _check_dim(
         op, "expert_start_indices", 0, starts, ids.shape[0] + 1, "one more than 'expert_ids' has"
     )
@@ -151,7 +146,7 @@ def mxfp4_moe_route(
         ValueError: If ``topk_ids`` has another rank or dtype, or ``num_experts`` is below 1.
     """
     op = "mxfp4_moe_route"
-    topk_ids = _check_tensor(op, "topk_ids", topk_ids, (DType.int32,), 2)
+    topk_ids = _check_tensor(op, "topk_ids", topk_ids, DType.int32, 2)
     if num_experts < 1:
         raise ValueError(f"{op}: 'num_experts' is {num_experts}; it must be at least 1.")
     device = topk_ids.device
@@ -184,7 +179,7 @@ def mxfp4_moe_matmul(
     Args:
         activations: bfloat16 ``[R, K]``.
         blocks: uint8 ``[E, N, K / 2]``.
-        scales: uint8 or float8_e8m0fnu ``[E, N, K / 32]``.
+        scales: uint8 ``[E, N, K / 32]``.
         expert_start_indices: uint32 ``[A + 1]``, not descending, at most ``R``.
         expert_ids: int32 ``[A]``.
 
@@ -195,7 +190,7 @@ def mxfp4_moe_matmul(
         ValueError: If a tensor's rank, dtype, shape or device does not fit.
     """
     op = "mxfp4_moe_matmul"
-    activations = _check_tensor(op, "activations", activations, (DType.bfloat16,), 2)
+    activations = _check_tensor(op, "activations", activations, DType.bfloat16, 2)
     blocks, scales, _, n, k = _check_stack(op, blocks, scales)
     starts, ids = _check_groups(op, expert_start_indices, expert_ids)
     _check_dim(op, "activations", 1, activations, k, "the K of 'blocks'")
@@ -241,7 +236,7 @@ def mxfp4_moe_gate_up_swiglu(
         hidden: bfloat16 ``[T, H]``.
         token_expert_order: uint32 ``[R]`` from :func:`mxfp4_moe_route`.
         blocks: uint8 ``[E, 2I, H / 2]``.
-        scales: uint8 or float8_e8m0fnu ``[E, 2I, H / 32]``.
+        scales: uint8 ``[E, 2I, H / 32]``.
         bias: bfloat16 ``[E, 2I]``.
         expert_start_indices: uint32 ``[A + 1]``.
         expert_ids: int32 ``[A]``.
@@ -257,10 +252,10 @@ def mxfp4_moe_gate_up_swiglu(
     """
     op = "mxfp4_moe_gate_up_swiglu"
     _check_top_k(op, top_k)
-    hidden = _check_tensor(op, "hidden", hidden, (DType.bfloat16,), 2)
-    order = _check_tensor(op, "token_expert_order", token_expert_order, (DType.uint32,), 1)
+    hidden = _check_tensor(op, "hidden", hidden, DType.bfloat16, 2)
+    order = _check_tensor(op, "token_expert_order", token_expert_order, DType.uint32, 1)
     blocks, scales, experts, n, k = _check_stack(op, blocks, scales)
-    bias = _check_tensor(op, "bias", bias, (DType.bfloat16,), 2)
+    bias = _check_tensor(op, "bias", bias, DType.bfloat16, 2)
     starts, ids = _check_groups(op, expert_start_indices, expert_ids)
     _check_dim(op, "hidden", 1, hidden, k, "the K of 'blocks'")
     _check_dim(
@@ -313,7 +308,7 @@ def mxfp4_moe_down(
         gated: bfloat16 ``[R, I]``, rows in expert order.
         token_expert_order: uint32 ``[R]`` from :func:`mxfp4_moe_route`.
         blocks: uint8 ``[E, H, I / 2]``.
-        scales: uint8 or float8_e8m0fnu ``[E, H, I / 32]``.
+        scales: uint8 ``[E, H, I / 32]``.
         bias: bfloat16 ``[E, H]``.
         router_weights: float32 ``[T, k]``.
         expert_start_indices: uint32 ``[A + 1]``.
@@ -326,11 +321,11 @@ def mxfp4_moe_down(
         ValueError: If a tensor's rank, dtype, shape or device does not fit.
     """
     op = "mxfp4_moe_down"
-    gated = _check_tensor(op, "gated", gated, (DType.bfloat16,), 2)
-    order = _check_tensor(op, "token_expert_order", token_expert_order, (DType.uint32,), 1)
+    gated = _check_tensor(op, "gated", gated, DType.bfloat16, 2)
+    order = _check_tensor(op, "token_expert_order", token_expert_order, DType.uint32, 1)
     blocks, scales, experts, n, k = _check_stack(op, blocks, scales)
-    bias = _check_tensor(op, "bias", bias, (DType.bfloat16,), 2)
-    weights = _check_tensor(op, "router_weights", router_weights, (DType.float32,), 2)
+    bias = _check_tensor(op, "bias", bias, DType.bfloat16, 2)
+    weights = _check_tensor(op, "router_weights", router_weights, DType.float32, 2)
     starts, ids = _check_groups(op, expert_start_indices, expert_ids)
     _check_dim(op, "gated", 1, gated, k, "the K of 'blocks'")
     _check_dim(op, "token_expert_order", 0, order, gated.shape[0], "the rows of 'gated'")
@@ -375,7 +370,7 @@ def mxfp4_moe_combine(weighted: TensorValue, *, top_k: int) -> TensorValue:
     """
     op = "mxfp4_moe_combine"
     _check_top_k(op, top_k)
-    weighted = _check_tensor(op, "weighted", weighted, (DType.float32,), 2)
+    weighted = _check_tensor(op, "weighted", weighted, DType.float32, 2)
     rows, hidden = weighted.shape
     if isinstance(rows, StaticDim) and int(rows) % top_k:
         raise ValueError(
