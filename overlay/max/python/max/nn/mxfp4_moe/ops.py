@@ -78,19 +78,19 @@ def _static_dim(op: str, name: str, value: TensorValue, axis: int) -> int:
     if not isinstance(dim, StaticDim):
         raise ValueError(
             f"{op}: dimension {axis} of '{name}' is the symbolic {dim}; "
-            "expert weights need a shape known when the graph is built."
+            "an expert's matrix needs a size known when the graph is built."
         )
     return int(dim)
 
 
 def _check_stack(
     op: str, blocks: TensorValue, scales: TensorValue
-) -> tuple[TensorValue, TensorValue, int, int, int]:
+) -> tuple[TensorValue, TensorValue, Dim, int, int]:
     """Checks one expert stack and returns it with its E, N and K."""
     blocks = _check_tensor(op, "blocks", blocks, DType.uint8, 3)
     scales = _check_tensor(op, "scales", scales, DType.uint8, 3)
-    experts, rows, half_k = (_static_dim(op, "blocks", blocks, axis) for axis in range(3))
-    k = 2 * half_k
+    experts = blocks.shape[0]
+    rows, k = _static_dim(op, "blocks", blocks, 1), 2 * _static_dim(op, "blocks", blocks, 2)
     if k == 0 or k % SCALE_BLOCK_SIZE:
         raise ValueError(
             f"{op}: 'blocks' of shape {list(blocks.shape)} holds K = {k} codes a row; "
@@ -103,12 +103,9 @@ def _check_stack(
         )
     if experts == 0:
         raise ValueError(f"{op}: 'blocks' of shape {list(blocks.shape)} holds no expert.")
-    expected = [experts, rows, k // SCALE_BLOCK_SIZE]
-    if [_static_dim(op, "scales", scales, axis) for axis in range(3)] != expected:
-        raise ValueError(
-            f"{op}: 'scales' has shape {list(scales.shape)}; "
-            f"'blocks' of shape {list(blocks.shape)} needs scales of shape {expected}."
-        )
+    of = f"for 'blocks' of shape {list(blocks.shape)}"
+    for axis, expected in enumerate((experts, rows, k // SCALE_BLOCK_SIZE)):
+        _check_dim(op, "scales", axis, scales, expected, of)
     return blocks, scales, experts, rows, k
 
 
