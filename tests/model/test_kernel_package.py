@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""Which kernel package is found, and which are refused."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from pathlib import Path
+
+import pytest
+from max.nn.mxfp4_moe import KernelPackageError, kernel_package, kernel_package_path
+
+CONTENT = b"a compiled package"
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package in the only listed folder, and an installation without one of its own."""
+    package = tmp_path / "kernels" / kernel_package.PACKAGE_FILE
+    package.parent.mkdir()
+    package.write_bytes(CONTENT)
+    module = tmp_path / "site-packages" / "max" / "nn" / "mxfp4_moe" / "kernel_package.py"
+    monkeypatch.setattr(kernel_package, "__file__", str(module))
+    monkeypatch.setattr(kernel_package, "MANIFEST", tmp_path / "kernel_package.json")
+    monkeypatch.setenv(kernel_package.IMPORT_PATH_VARIABLE, str(package.parent))
+    return package
+
+
+def write_manifest(**changes: str) -> None:
+    content = {
+        "max_version": importlib.metadata.version("max-core"),
+        "mojo_version": importlib.metadata.version("mojo"),
+        "sources_sha256": "0" * 64,
+        "package_sha256": hashlib.sha256(CONTENT).hexdigest(),
+    }
+    kernel_package.MANIFEST.write_text(json.dumps(content | changes))
+
+
+def test_without_a_manifest_the_package_is_taken_as_it_is(package: Path) -> None:
+    assert kernel_package_path() == package
+
+
+def test_a_package_that_matches_the_manifest_is_taken(package: Path) -> None:
+    write_manifest()
+    assert kernel_package_path() == package
+
+
+def test_the_variable_lists_folders_and_files(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = f"{package.parent.parent / 'empty'}, {package}"
+    monkeypatch.setenv(kernel_package.IMPORT_PATH_VARIABLE, listed)
+    assert kernel_package_path() == package
+
+
+@pytest.mark.parametrize("layout", ["site-packages/modular/lib/mojo", "lib/mojo"])
+def test_the_installation_is_searched_after_the_variable(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    site_packages = tmp_path / "lib" / "python3" / "site-packages"
+    module = site_packages / "max" / "nn" / "mxfp4_moe" / "kernel_package.py"
+    monkeypatch.setattr(kernel_package, "__file__", str(module))
+    prefix = site_packages.parent if layout.startswith("site-packages") else tmp_path
+    installed = prefix / layout / kernel_package.PACKAGE_FILE
+    installed.parent.mkdir(parents=True)
+    installed.write_bytes(CONTENT)
+    assert kernel_package_path() == package
+    monkeypatch.delenv(kernel_package.IMPORT_PATH_VARIABLE)
+    assert kernel_package_path() == installed
+
+
+def test_a_missing_package_is_named_with_the_folders_searched(package: Path) -> None:
+    package.unlink()
+    with pytest.raises(
+        KernelPackageError, match=rf"mxfp4_moe\.mojoc is missing .*{package.parent}"
+    ):
+        kernel_package_path()
+
+
+def test_a_stale_package_is_named(package: Path) -> None:
+    write_manifest()
+    package.write_bytes(CONTENT + b"!")
+    with pytest.raises(KernelPackageError, match=rf"{package} is stale"):
+        kernel_package_path()
+
+
+def test_another_version_of_max_is_named(package: Path) -> None:
+    write_manifest(max_version="26.6.0")
+    installed = importlib.metadata.version("max-core")
+    with pytest.raises(
+        KernelPackageError, match=rf"built for MAX 26\.6\.0 but max-core is {installed}"
+    ):
+        kernel_package_path()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"max_version": "26.7.0"}'])
+def test_a_damaged_manifest_is_named(package: Path, text: str) -> None:
+    kernel_package.MANIFEST.write_text(text)
+    with pytest.raises(KernelPackageError, match=r"kernel_package\.json does not describe"):
+        kernel_package_path()
