@@ -59,16 +59,14 @@ class FloatReference:
         for parameter in self._model.parameters():
             parameter.data = parameter.data.to(torch.bfloat16)
 
-    @torch.inference_mode()
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Logits of every position of one sequence, float32 ``[len(tokens), vocabulary]``."""
         ids = torch.tensor([list(tokens)], device=self._device)
-        logits: npt.NDArray[np.float32] = (
-            self._model(ids, use_cache=False).logits[0].float().cpu().numpy()
-        )
+        with torch.inference_mode():
+            result = self._model(ids, use_cache=False).logits[0]
+        logits: npt.NDArray[np.float32] = result.float().cpu().numpy()
         return logits
 
-    @torch.no_grad()
     def _load(self, folder: Path) -> None:
         parameters = dict(self._model.named_parameters())
         missing = set(parameters)
@@ -78,10 +76,10 @@ class FloatReference:
                 scales = _tensor(folder, stem + _SCALES, self._device)
                 for expert in range(len(values)):
                     dense = dequantize(values[expert], scales[expert])
-                    parameters[stem][expert].copy_(dense.T)
+                    parameters[stem].data[expert].copy_(dense.T)
                 missing.remove(stem)
             elif not name.endswith(_SCALES):
-                parameters[name].copy_(values)
+                parameters[name].data.copy_(values)
                 missing.remove(name)
         if missing:
             raise ValueError(f"{folder} has no tensor {min(missing)}")
