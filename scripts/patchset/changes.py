@@ -54,12 +54,16 @@ class PatchSet:
         return self.root / "patches"
 
     def overlay_files(self) -> list[str]:
-        """Monorepo paths of the overlay's files, sorted; caches of Python's are no part of it."""
+        """Monorepo paths of the overlay's files, sorted.
+
+        Hidden files and Python's caches, which tools leave behind, are no part of it.
+        """
         files = (file.relative_to(self.overlay) for file in self.overlay.rglob("*"))
         return sorted(
             file.as_posix()
             for file in files
-            if (self.overlay / file).is_file() and "__pycache__" not in file.parts
+            if (self.overlay / file).is_file()
+            and not any(part.startswith(".") or part == "__pycache__" for part in file.parts)
         )
 
 

@@ -24,9 +24,9 @@ PYTHON_FOLDER = "max/python/max"
 class Checkout:
     """A git checkout of the Modular monorepo.
 
-    The monorepo keeps its version in ``bazel/mojo.MODULE.bazel``, as ``MAX_PACKAGE_VERSION =
-    "26.7.0"``. Between releases the value is that of the nightly packages that the checkout
-    builds against, as ``26.7.0.dev2026092205``: it belongs to the release it leads up to.
+    The monorepo keeps its version in ``bazel/mojo.MODULE.bazel``, as ``MAX_PACKAGE_VERSION``.
+    Between releases that is the version of the nightly packages that the checkout builds
+    against, as ``26.7.0.dev2026092205``, and leads up to the release it begins with.
     """
 
     def __init__(self, root: Path) -> None:

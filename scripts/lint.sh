@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+#
+# Checks formats, types and style. Needs the environment that scripts/setup.sh makes;
+# BUILD files are checked where npm or buildifier is installed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+bin="${PWD}/.venv/bin"
+if [ ! -x "${bin}/mojo" ]; then
+    echo "error: ${PWD}/.venv is missing: run ./scripts/setup.sh first." >&2
+    exit 1
+fi
+
+echo "ruff"
+"${bin}/ruff" check .
+"${bin}/ruff" format --check .
+
+echo "mypy"
+"${bin}/mypy"
+
+echo "mojo format"
+mapfile -d '' mojo_files < <(git ls-files -z '*.mojo')
+copy="$(mktemp -d)"
+trap 'rm -rf "${copy}"' EXIT
+cp --parents "${mojo_files[@]}" "${copy}"
+(cd "${copy}" && "${bin}/mojo" format --quiet "${mojo_files[@]}")
+for file in "${mojo_files[@]}"; do
+    diff -u --label "${file}" "${file}" --label "${file}, formatted" "${copy}/${file}"
+done
+
+buildifier="$(command -v buildifier || true)"
+if [ -z "${buildifier}" ] && command -v npm >/dev/null; then
+    npm ci --silent --prefix third_party/buildifier
+    buildifier="third_party/buildifier/node_modules/.bin/buildifier"
+fi
+if [ -n "${buildifier}" ]; then
+    echo "buildifier"
+    mapfile -d '' build_files < <(git ls-files -z '*BUILD.bazel' '*WORKSPACE' '*.bzl')
+    "${buildifier}" --mode=check --lint=warn --warnings=-native-sh-test "${build_files[@]}"
+else
+    echo "buildifier: not checked, since neither it nor npm is installed"
+fi
