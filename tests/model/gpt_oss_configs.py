@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ from max.dtype import DType
 from max.graph import DeviceRef
 from max.nn.quant_config import QuantConfig
 from max.nn.rotary_embedding import YarnScalingParams
-from max.pipelines import PipelineArgs, PipelineConfig
 from max.pipelines.architectures.gpt_oss.model_config import GptOssConfig
-from max.pipelines.architectures.gpt_oss.quantization_format import QuantizationFormat
 from toy_checkpoint import ToyShape
+
+from max.pipelines import PipelineArgs, PipelineConfig
+from max.pipelines.architectures.gpt_oss.quantization_format import QuantizationFormat
+
+UseGpu = Callable[[str], None]
+"""Makes one GPU of an architecture, such as ``"sm_100a"``, the device."""
 
 
 def pipeline_config(checkpoint: Path, **flags: Any) -> PipelineConfig:

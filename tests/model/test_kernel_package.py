@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from max.nn.mxfp4_moe import KernelPackageError, kernel_package, kernel_package_path
 
 CONTENT = b"a compiled package"

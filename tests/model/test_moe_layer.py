@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from gpt_oss_configs import one_layer_config
 from max.driver import CPU, Buffer
 from max.dtype import DType
 from max.engine import InferenceSession
 from max.graph import DeviceRef, Graph, ShardingStrategy, TensorType
 from max.graph.weights import load_weights
 from max.nn.moe import StackedMoE
+from toy_checkpoint import ToyCheckpoint, ToyShape
+
 from max.nn.mxfp4_moe import kernel_package_path
 from max.pipelines.architectures.gpt_oss.layers.moe import GptOssMoE
 from max.pipelines.architectures.gpt_oss.weight_adapters import convert_safetensor_state_dict
-
-from gpt_oss_configs import one_layer_config
 from reference.moe import LayerWeights, moe_layer
-from toy_checkpoint import ToyCheckpoint, ToyShape
 
 PREFIX = "language_model.layers.0.mlp."
 

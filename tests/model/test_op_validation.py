@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from max.dtype import DType
 from max.graph import DeviceRef, Graph, TensorType, TensorValue
+
 from max.nn.mxfp4_moe import (
     kernel_package_path,
     mxfp4_moe_combine,
@@ -172,7 +173,7 @@ def test_shapes_that_disagree_are_refused(op: str, name: str, spec: Spec, messag
 
 
 def test_rows_that_top_k_does_not_divide_are_refused() -> None:
-    with pytest.raises(ValueError, match="'weighted' has 6 rows, .* top_k = 4"):
+    with pytest.raises(ValueError, match=r"'weighted' has 6 rows, .* top_k = 4"):
         build("combine", top_k=4)
 
 

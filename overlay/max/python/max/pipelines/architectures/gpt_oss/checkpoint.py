@@ -144,10 +144,11 @@ def _read_shard(path: Path) -> TensorTable:
         text = file.read(header_size)
     try:
         header: dict[str, Any] = json.loads(text)
-        entries = [(name, header[name]) for name in header if name != "__metadata__"]
         table = {}
         data_end = 0
-        for name, entry in entries:
+        for name, entry in header.items():
+            if name == "__metadata__":
+                continue
             start, end = entry["data_offsets"]
             shape = tuple(int(dim) for dim in entry["shape"])
             dtype, width = _DTYPES[entry["dtype"]]
