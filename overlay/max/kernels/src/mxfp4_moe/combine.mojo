@@ -9,6 +9,7 @@ from max.gpu import block_idx, thread_idx
 from max.gpu.host import DeviceContext
 
 from .kernel_argument import TensorPointer
+from .subnormals import round_to_bf16
 
 comptime _THREADS = 256
 comptime _VECTOR = 4
@@ -32,7 +33,7 @@ def _combine_vector[
             (token * top_k + choice) * features + feature
         )
     output.unsafe_store[alignment=2 * width](
-        token * features + feature, total.cast[.bfloat16]()
+        token * features + feature, round_to_bf16(total)
     )
 
 

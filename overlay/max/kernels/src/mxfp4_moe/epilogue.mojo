@@ -10,6 +10,7 @@ its gate and up rows alternate.
 from std.math import exp
 
 from .kernel_argument import KernelArgument, TensorPointer
+from .subnormals import round_to_bf16
 
 
 trait Epilogue(KernelArgument):
@@ -57,7 +58,7 @@ struct StoreBF16(Epilogue):
         """Stores the two sums."""
         self.output.unsafe_store[alignment=4](
             row * Int(self.features) + feature,
-            SIMD[.float32, 2](sum0, sum1).cast[.bfloat16](),
+            round_to_bf16(SIMD[.float32, 2](sum0, sum1)),
         )
 
     @inline(.always)
@@ -103,7 +104,7 @@ struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
         var activated = (up + 1) * gate / (1 + exp(-Self.alpha * gate))
         self.output[
             unsafe_offset=(row * Int(self.features) + feature) // 2
-        ] = activated.cast[.bfloat16]()
+        ] = round_to_bf16(activated)
 
     @inline(.always)
     def store_empty(self, row: Int, feature: Int):

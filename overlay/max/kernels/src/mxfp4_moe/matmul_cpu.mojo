@@ -13,6 +13,7 @@ from max.algorithm.functional import sync_parallelize
 from .epilogue import Epilogue
 from .mxfp4 import BLOCK_BYTES, BLOCK_ELEMENTS, decode_e2m1, decode_e8m0
 from .problem import MatmulProblem, RowMap
+from .subnormals import KeepSubnormals
 
 comptime _SIMD_WIDTH = 16
 
@@ -37,7 +38,6 @@ def grouped_matmul_cpu[
     var groups = Int(problem.groups)
     var experts = Int(problem.experts)
     var features = Int(problem.features)
-    var depth = Int(problem.depth)
     for group in range(groups):
         var expert = Int(problem.expert_ids[unsafe_offset=group])
         if expert < -1 or expert >= experts:
@@ -46,53 +46,67 @@ def grouped_matmul_cpu[
                 t" holds experts 0 to {experts - 1}."
             )
 
-    # One task a feature pair of one group: decode the pair's two weight rows
-    # once, then meet them with every activation row of the group.
+    # One task a feature pair of one group.
     def feature_pair(task: Int) {imm}:
         var group = task // (features // 2) - 1
-        var feature = 2 * (task % (features // 2))
-        var bounds = problem.group_bounds(group)
-        if bounds[0] == bounds[1]:
-            return
-        var expert = problem.group_expert(group)
-        if expert < 0:
-            for row in range(bounds[0], bounds[1]):
-                epilogue.store_empty(row, feature)
-            return
-
-        var layout = Layout[Float32](count=2 * depth)
-        var weights = alloc(layout)
-        var decoded = weights.unsafe_ptr()
-        for i in range(2):
-            var weight_row = expert * features + feature + i
-            for block in range(depth // BLOCK_ELEMENTS):
-                var index = weight_row * (depth // BLOCK_ELEMENTS) + block
-                var scale = decode_e8m0(problem.scales[unsafe_offset=index])
-                for byte in range(BLOCK_BYTES):
-                    var packed = problem.blocks[
-                        unsafe_offset=index * BLOCK_BYTES + byte
-                    ]
-                    var at = i * depth + block * BLOCK_ELEMENTS + 2 * byte
-                    decoded[unsafe_offset=at] = decode_e2m1(packed & 15) * scale
-                    decoded[unsafe_offset=at + 1] = (
-                        decode_e2m1(packed >> 4) * scale
-                    )
-
-        for row in range(bounds[0], bounds[1]):
-            var activation = problem.activations.unsafe_offset(
-                rows.source_row(row) * depth
+        with KeepSubnormals():
+            _multiply_feature_pair(
+                problem, rows, epilogue, group, 2 * (task % (features // 2))
             )
-            var sum0 = SIMD[.float32, _SIMD_WIDTH](0)
-            var sum1 = SIMD[.float32, _SIMD_WIDTH](0)
-            for k in range(0, depth, _SIMD_WIDTH):
-                var x = activation.unsafe_load[width=_SIMD_WIDTH](k).cast[
-                    .float32
-                ]()
-                sum0 += x * decoded.unsafe_load[width=_SIMD_WIDTH](k)
-                sum1 += x * decoded.unsafe_load[width=_SIMD_WIDTH](depth + k)
-            epilogue.store(
-                expert, row, feature, sum0.reduce_add(), sum1.reduce_add()
-            )
-        dealloc(weights^)
 
     sync_parallelize(feature_pair, (groups + 2) * (features // 2))
+
+
+@inline(.never)
+def _multiply_feature_pair[
+    RowMapType: RowMap, EpilogueType: Epilogue
+](
+    problem: MatmulProblem,
+    rows: RowMapType,
+    epilogue: EpilogueType,
+    group: Int,
+    feature: Int,
+):
+    var bounds = problem.group_bounds(group)
+    if bounds[0] == bounds[1]:
+        return
+    var expert = problem.group_expert(group)
+    if expert < 0:
+        for row in range(bounds[0], bounds[1]):
+            epilogue.store_empty(row, feature)
+        return
+
+    # Decode the pair's two weight rows once, then meet them with every
+    # activation row of the group.
+    var depth = Int(problem.depth)
+    var weights = alloc(Layout[Float32](count=2 * depth))
+    var decoded = weights.unsafe_ptr()
+    var row_blocks = depth // BLOCK_ELEMENTS
+    var first_block = (expert * Int(problem.features) + feature) * row_blocks
+    for block in range(2 * row_blocks):
+        var index = first_block + block
+        var scale = decode_e8m0(problem.scales[unsafe_offset=index])
+        for byte in range(BLOCK_BYTES):
+            var packed = problem.blocks[
+                unsafe_offset=index * BLOCK_BYTES + byte
+            ]
+            var at = block * BLOCK_ELEMENTS + 2 * byte
+            decoded[unsafe_offset=at] = decode_e2m1(packed & 15) * scale
+            decoded[unsafe_offset=at + 1] = decode_e2m1(packed >> 4) * scale
+
+    for row in range(bounds[0], bounds[1]):
+        var activation = problem.activations.unsafe_offset(
+            rows.source_row(row) * depth
+        )
+        var sum0 = SIMD[.float32, _SIMD_WIDTH](0)
+        var sum1 = SIMD[.float32, _SIMD_WIDTH](0)
+        for k in range(0, depth, _SIMD_WIDTH):
+            var x = activation.unsafe_load[width=_SIMD_WIDTH](k).cast[
+                .float32
+            ]()
+            sum0 += x * decoded.unsafe_load[width=_SIMD_WIDTH](k)
+            sum1 += x * decoded.unsafe_load[width=_SIMD_WIDTH](depth + k)
+        epilogue.store(
+            expert, row, feature, sum0.reduce_add(), sum1.reduce_add()
+        )
+    dealloc(weights^)
