@@ -19,7 +19,7 @@ CONTENT = b"a compiled package"
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package in the only listed folder, and an installation without one of its own."""
-    package = tmp_path / "kernels" / kernel_package.PACKAGE_FILE
+    package: Path = tmp_path / "kernels" / kernel_package.PACKAGE_FILE
     package.parent.mkdir()
     package.write_bytes(CONTENT)
     module = tmp_path / "site-packages" / "max" / "nn" / "mxfp4_moe" / "kernel_package.py"

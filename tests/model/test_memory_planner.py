@@ -28,7 +28,8 @@ def reserved(folder: Path, *, as_20b: bool = False, **flags: Any) -> int:
         config.num_attention_heads, config.num_key_value_heads, config.head_dim = 64, 8, 64
         config.num_local_experts, config.num_experts_per_tok = 32, 4
     planner = GptOssMemoryPlanner(config)
-    return planner.estimate_activation_memory(pipeline, pipeline.model.huggingface_config)
+    hf_config = pipeline.model.huggingface_config
+    return int(planner.estimate_activation_memory(pipeline, hf_config))
 
 
 @pytest.fixture

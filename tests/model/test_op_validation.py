@@ -181,5 +181,6 @@ def test_rows_that_top_k_does_not_divide_are_refused() -> None:
     ("op", "option"), [("gate_up_swiglu", "top_k"), ("combine", "top_k"), ("route", "num_experts")]
 )
 def test_counts_below_one_are_refused(op: str, option: str) -> None:
+    zero: dict[str, Any] = {option: 0}
     with pytest.raises(ValueError, match=rf"mxfp4_moe_{op}: '{option}' is 0"):
-        build(op, **{option: 0})
+        build(op, **zero)

@@ -31,13 +31,15 @@ def open_checkpoint(folder: Path) -> dict[str, Weights]:
 
 def convert(checkpoint: ToyCheckpoint, folder: Path) -> dict[str, WeightData]:
     state = open_checkpoint(checkpoint.write(folder))
-    return convert_safetensor_state_dict(
+    converted: dict[str, WeightData] = convert_safetensor_state_dict(
         state, huggingface_config=AutoConfig.from_pretrained(folder)
     )
+    return converted
 
 
 def array_of(data: WeightData) -> npt.NDArray[np.uint8]:
-    return np.from_dlpack(data.data)
+    array: npt.NDArray[Any] = np.from_dlpack(data.data)
+    return array
 
 
 def test_every_tensor_gets_its_name_in_max(tmp_path: Path) -> None:

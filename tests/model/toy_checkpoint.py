@@ -53,7 +53,7 @@ class ToyCheckpoint:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(self.config))
         names = sorted(self.tensors)
-        weight_map = {}
+        weight_map: dict[str, str] = {}
         for shard in range(self.shards):
             file = f"model-{shard + 1:05}-of-{self.shards:05}.safetensors"
             part = names[shard :: self.shards]
