@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 import typer
-from max.pipelines.lib.auto_model import AutoModel
+from max.pipelines import AutoModel
 from stored_logits import PROMPT, SEQUENCES, STEPS, Logits
 
 _BATCH = 16
