@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from max.nn.transformer import ReturnLogits
 from max.pipelines.architectures.gpt_oss.model_config import GptOssConfig
 from toy_checkpoint import ToyCheckpoint
 
-from max.nn.mxfp4_moe import kernel_package_path
+from max.nn.mxfp4_moe import KernelPackageError, kernel_package, kernel_package_path
 from max.pipelines.architectures.gpt_oss.quantization_format import (
     kernel_extensions,
     runs_packed,
@@ -145,3 +147,25 @@ def test_tensors_that_disagree_with_the_config_are_refused_before_the_model_is_b
     folder = checkpoint.write(tmp_path)
     with pytest.raises(ValueError, match=r"mlp\.router\.weight is bfloat16 \[4, 64\]"):
         config_of(folder)
+
+
+def test_a_stale_kernel_package_is_refused_before_the_graph_is_built(
+    tmp_path: Path, hopper: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = tmp_path / "kernel_package.json"
+    version = importlib.metadata.version("max-core")
+    manifest.write_text(json.dumps({"max_version": version, "package_sha256": "0" * 64}))
+    monkeypatch.setattr(kernel_package, "MANIFEST", manifest)
+    with pytest.raises(KernelPackageError, match=r"mxfp4_moe\.mojoc is stale"):
+        kernel_extensions("mxfp4", GPU)
+
+
+def test_the_only_shard_is_named_where_no_encoding_can_be_read_from_it(
+    tmp_path: Path, hopper: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = ToyCheckpoint(shards=1).write(tmp_path)
+    shard = folder / "model-00001-of-00001.safetensors"
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(ValueError, match="weights cannot be found"):
+        config_of(folder)
+    assert f"{shard.name} is truncated or corrupt" in caplog.text

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from gpt_oss_configs import UseGpu, pipeline_config
-from max import tree
 from max.graph import Graph
 from max.graph.weights import load_weights
 from max.nn.transformer import ReturnLogits
@@ -17,6 +16,7 @@ from max.pipelines.architectures.gpt_oss.gpt_oss import GptOss
 from max.pipelines.architectures.gpt_oss.model_config import GptOssConfig
 from toy_checkpoint import ToyCheckpoint, ToyShape
 
+from max import tree
 from max.pipelines.architectures.gpt_oss.quantization_format import kernel_extensions
 from max.pipelines.architectures.gpt_oss.weight_adapters import convert_safetensor_state_dict
 
@@ -56,8 +56,7 @@ def test_packed_experts_are_never_bf16_in_the_graph(tmp_path: Path, hopper: None
     assert "dequant" not in text
     assert "grouped" not in text
     stacks = {
-        match[0]
-        for match in re.finditer(rf"!mo\.tensor<\[{SHAPE.experts}, \d+, \d+\], \w+", text)
+        match[0] for match in re.finditer(rf"!mo\.tensor<\[{SHAPE.experts}, \d+, \d+\], \w+", text)
     }
     assert stacks == {
         f"!mo.tensor<[{SHAPE.experts}, {rows}, {columns}], ui8"

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""The toy checkpoint's whole pipeline, compiled for a Hopper GPU that need not be there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from checkpoint import PRESETS, make_checkpoint
+
+MAX = Path(sys.executable).with_name("max")
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    folder = tmp_path / "toy"
+    make_checkpoint(folder, PRESETS["toy"])
+    return folder
+
+
+def warm_cache(checkpoint: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Compiles a checkpoint's pipeline for sm_90a as the command line does."""
+    command = [MAX, "warm-cache", "--target", "cuda:sm_90a", "--model-path", checkpoint, *flags]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_pipeline_compiles_for_hopper(toy: Path, tmp_path: Path) -> None:
+    graphs = tmp_path / "graphs"
+    result = warm_cache(toy, "--export-mefs", str(graphs))
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert "expanded to BF16" not in result.stderr
+    assert any(path.stat().st_size for path in graphs.iterdir())
+
+
+def test_a_truncated_shard_is_named_before_anything_is_compiled(toy: Path) -> None:
+    shard = max(toy.glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    result = warm_cache(toy)
+    assert result.returncode != 0
+    assert f"{shard} is truncated or corrupt" in result.stderr
+    assert "Building model graph" not in result.stderr
