@@ -18,7 +18,7 @@ MAX = Path(sys.executable).with_name("max")
 @pytest.fixture
 def toy(tmp_path: Path) -> Path:
     folder = tmp_path / "toy"
-    make_checkpoint(folder, PRESETS["toy"])
+    make_checkpoint(folder, PRESETS["toy"], seed=0, force=False, advance=lambda _: None)
     return folder
 
 
