@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,10 @@ def toy(tmp_path: Path) -> Path:
 def warm_cache(checkpoint: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     """Compiles a checkpoint's pipeline for sm_90a as the command line does."""
     command = [MAX, "warm-cache", "--target", "cuda:sm_90a", "--model-path", checkpoint, *flags]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    # MAX's runtime has put a PYTHONEXECUTABLE of its own into this process's environment, past
+    # os.environ, and a child that inherits it does not find its packages.
+    environment = dict(os.environ)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 def test_the_pipeline_compiles_for_hopper(toy: Path, tmp_path: Path) -> None:
