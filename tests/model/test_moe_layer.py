@@ -38,6 +38,13 @@ def float32_of(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
+def bfloat16_array(output: Any) -> npt.NDArray[np.float32]:
+    """A BF16 result of the engine as float32."""
+    assert isinstance(output, Buffer)
+    assert output.dtype == DType.bfloat16
+    return float32_of(output.view(DType.uint16, output.shape).to_numpy())
+
+
 def reference_weights(checkpoint: ToyCheckpoint) -> LayerWeights:
     def tensor(part: str) -> npt.NDArray[Any]:
         dtype, array = checkpoint.tensors["model.layers.0.mlp." + part]
@@ -59,7 +66,7 @@ def reference_weights(checkpoint: ToyCheckpoint) -> LayerWeights:
     )
 
 
-def test_layer_matches_the_reference_on_the_cpu_engine(tmp_path: Path) -> None:
+def test_layer_and_its_shards_match_the_reference_on_the_cpu_engine(tmp_path: Path) -> None:
     shape = ToyShape(experts=8, hidden=96, width=64)
     checkpoint = ToyCheckpoint(shape)
     folder = checkpoint.write(tmp_path)
@@ -67,32 +74,32 @@ def test_layer_matches_the_reference_on_the_cpu_engine(tmp_path: Path) -> None:
     state = convert_safetensor_state_dict(dict(weights.items()))
 
     layer = GptOssMoE(one_layer_config(shape, top_k=3))
+    device = DeviceRef.CPU()
+    layer.sharding_strategy = ShardingStrategy.tensor_parallel(2)
+    shards = layer.shard([device, device])
     layer.load_state_dict(
         {name.removeprefix(PREFIX): data for name, data in state.items() if PREFIX in name},
         weight_alignment=1,
     )
-    device = DeviceRef.CPU()
     with Graph(
         "layer",
         input_types=[TensorType(DType.bfloat16, ["tokens", shape.hidden], device)],
         custom_extensions=[kernel_package_path()],
     ) as graph:
-        graph.output(layer(graph.inputs[0].tensor))
+        x = graph.inputs[0].tensor
+        graph.output(layer(x), *(shard(x) for shard in shards))
     model = InferenceSession(devices=[CPU()]).load(graph, weights_registry=layer.state_dict())
 
     random = np.random.default_rng(1)
     for tokens in (0, 1, 37):
         bits = bfloat16_bits(random.normal(size=(tokens, shape.hidden)).astype(np.float32))
         hidden = Buffer.from_numpy(bits).view(DType.bfloat16, bits.shape)
-        output = model.execute(hidden)[0]
-        assert isinstance(output, Buffer)
-        assert output.dtype == DType.bfloat16
-        assert tuple(output.shape) == (tokens, shape.hidden)
-        got = float32_of(output.view(DType.uint16, output.shape).to_numpy())
+        whole, *parts = (bfloat16_array(output) for output in model.execute(hidden))
         want = moe_layer(float32_of(bits), reference_weights(checkpoint), 3)
-        if tokens:
-            error = np.linalg.norm(got - want) / np.linalg.norm(want)
-            assert error < 1e-2
+        for got in (whole, np.sum(parts, axis=0)):
+            assert got.shape == want.shape
+            if tokens:
+                assert np.linalg.norm(got - want) < 1e-2 * np.linalg.norm(want)
 
 
 def test_tensor_parallel_shards_keep_whole_blocks() -> None:
