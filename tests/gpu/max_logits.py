@@ -21,8 +21,9 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 import typer
-from max.pipelines import AutoModel
 from stored_logits import PROMPT, SEQUENCES, STEPS, Logits
+
+from max.pipelines import AutoModel
 
 _BATCH = 16
 
