@@ -2,9 +2,9 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """Stages of BF16 activations in shared memory, in fragment order.
 
-A stage holds `tile_rows` rows by `depth_warps` slices of 128 elements along K.
-Within a slice, thread `t` of the four that share a row of a tensor-core
-fragment owns 32 neighbouring elements: one MXFP4 block of the weights it meets.
+A stage holds `tile_rows` rows by 128 elements along K. Thread `t` of the four
+that share a row of a tensor-core fragment owns 32 neighbouring elements of it:
+one MXFP4 block of the weights it meets.
 It reads them as four units of eight. Units are laid out so that the 32 lanes
 of a warp, which read unit `i` of their own rows and blocks together, touch
 512 neighbouring bytes; an XOR keeps the copies that fill the stage, where lanes
@@ -18,61 +18,42 @@ from max.gpu.memory import async_copy
 from .kernel_argument import TensorPointer
 from .problem import MatmulProblem, RowMap
 
-comptime SLICE_DEPTH = 128
-"""Elements along K that one warp consumes of a stage."""
+comptime STAGE_DEPTH = 128
+"""Elements along K of a stage."""
 
 comptime UNIT_ELEMENTS = 8
 """BF16 elements of a unit: one 16-byte copy, and one word of packed codes."""
 
-comptime _UNITS_PER_SLICE = SLICE_DEPTH // UNIT_ELEMENTS
+comptime _UNITS_PER_ROW = STAGE_DEPTH // UNIT_ELEMENTS
 
 
 @inline(.always)
-def stage_elements(tile_rows: Int, depth_warps: Int) -> Int:
-    """Returns the BF16 elements of a stage.
-
-    Args:
-        tile_rows: Rows of a tile, a multiple of 8.
-        depth_warps: Slices of a stage.
-    """
-    return tile_rows * depth_warps * SLICE_DEPTH
-
-
-@inline(.always)
-def unit_offset[
-    tile_rows: Int
-](slice: Int, row_octet: Int, unit: Int, row: Int, block: Int) -> Int:
+def unit_offset(row_octet: Int, unit: Int, row: Int, block: Int) -> Int:
     """Returns where a unit lies in its stage, in BF16 elements.
 
-    Parameters:
-        tile_rows: Rows of a tile.
-
     Args:
-        slice: The slice.
         row_octet: Which eight rows.
         unit: Which of the block's four units.
         row: The row within the eight.
-        block: The block within the slice, 0 to 3.
+        block: The block along K, 0 to 3.
     """
-    var octet_unit = (slice * (tile_rows // 8) + row_octet) * 4 + unit
-    return (octet_unit * 32 + ((row * 4 + block) ^ (unit * 2))) * UNIT_ELEMENTS
+    return (
+        (row_octet * 4 + unit) * 32 + ((row * 4 + block) ^ (unit * 2))
+    ) * UNIT_ELEMENTS
 
 
-struct ActivationLoader[
-    RowMapType: RowMap, tile_rows: Int, depth_warps: Int, threads: Int
-](TrivialRegisterPassable):
+struct ActivationLoader[RowMapType: RowMap, tile_rows: Int, threads: Int](
+    TrivialRegisterPassable
+):
     """Fills stages with asynchronous copies, gathering rows on the way.
 
     Parameters:
         RowMapType: Finds the activation row of a routed row.
         tile_rows: Rows of a tile.
-        depth_warps: Slices of a stage.
         threads: Threads that share the work.
     """
 
-    comptime _COPIES = (
-        Self.tile_rows * Self.depth_warps * _UNITS_PER_SLICE // Self.threads
-    )
+    comptime _COPIES = Self.tile_rows * _UNITS_PER_ROW // Self.threads
     """Units that a thread copies of each stage."""
 
     var activations: TensorPointer[BFloat16]
@@ -99,24 +80,22 @@ struct ActivationLoader[
             row_count: The tile's rows.
             thread: This thread.
         """
-        comptime assert (
-            Self.tile_rows * Self.depth_warps * _UNITS_PER_SLICE
-        ) % Self.threads == 0
+        comptime assert Self.tile_rows * _UNITS_PER_ROW % Self.threads == 0
         self.activations = problem.activations
         self.depth = Int(problem.depth)
         self.thread = thread
         self.sources = SIMD[.int64, Self._COPIES](-1)
         comptime for copy in range(Self._COPIES):
-            var row = self._line(copy) % Self.tile_rows
+            var row = self._row(copy)
             if row < row_count:
                 self.sources[copy] = Int64(
                     rows.source_row(first_row + row) * self.depth
                 )
 
     @inline(.always)
-    def _line(self, copy: Int) -> Int:
-        # A line is one row of one slice: 16 lanes copy it side by side.
-        return (self.thread + copy * Self.threads) // _UNITS_PER_SLICE
+    def _row(self, copy: Int) -> Int:
+        # Sixteen lanes copy a row side by side.
+        return (self.thread + copy * Self.threads) // _UNITS_PER_ROW
 
     @inline(.always)
     def load(
@@ -133,16 +112,10 @@ struct ActivationLoader[
             stage: The stage to fill.
             depth_start: The first element along K.
         """
-        var unit_in_slice = self.thread % _UNITS_PER_SLICE
+        var unit_in_row = self.thread % _UNITS_PER_ROW
+        var k = depth_start + unit_in_row * UNIT_ELEMENTS
         comptime for copy in range(Self._COPIES):
-            var line = self._line(copy)
-            var slice = line // Self.tile_rows
-            var row = line % Self.tile_rows
-            var k = (
-                depth_start
-                + slice * SLICE_DEPTH
-                + unit_in_slice * UNIT_ELEMENTS
-            )
+            var row = self._row(copy)
             var source = self.sources[copy]
             var present = source >= 0 and k < self.depth
             var at = Int(source) + k if present else 0
@@ -151,12 +124,8 @@ struct ActivationLoader[
                     .GLOBAL
                 ](),
                 stage.unsafe_offset(
-                    unit_offset[Self.tile_rows](
-                        slice,
-                        row // 8,
-                        unit_in_slice % 4,
-                        row % 8,
-                        unit_in_slice // 4,
+                    unit_offset(
+                        row // 8, unit_in_row % 4, row % 8, unit_in_row // 4
                     )
                 ),
                 Int32(16) if present else Int32(0),

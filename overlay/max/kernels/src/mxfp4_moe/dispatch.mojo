@@ -43,9 +43,9 @@ def grouped_matmul[
     else:
         # Rows an expert can expect decide how many of them share one pass
         # over its packed bytes.
-        if problem.rows <= 4 * problem.groups:
+        if problem.rows < 8 * problem.groups:
             grouped_matmul_sm90[TileShape.DECODE](problem, rows, epilogue, ctx)
-        elif problem.rows <= 16 * problem.groups:
+        elif problem.rows < 48 * problem.groups:
             grouped_matmul_sm90[TileShape.MIXED](problem, rows, epilogue, ctx)
         else:
             grouped_matmul_sm90[TileShape.PREFILL](problem, rows, epilogue, ctx)

@@ -5,11 +5,9 @@
 Weights are the tensor cores' A operand and activations their B, so that a few
 rows of activations still fill a fragment. A thread reads packed weights 16
 bytes at a time, one block of 32 elements of one weight row, straight from
-device memory, a few slices ahead of their use, and expands them in registers.
-Activations come through shared memory in stages. The warps of a thread block
-share a tile of features by rows; `depth_warps` of them split the sum and add up
-in a fixed order at the end, which keeps enough loads in flight when there are
-few tiles.
+device memory, a step ahead of their use, and expands them in registers.
+Activations come through shared memory in stages of 128 elements along K. Each
+warp of a thread block has features of its own and meets all rows of the tile.
 """
 
 from std.math import ceildiv
@@ -35,10 +33,9 @@ from max.gpu.primitives import warp
 from max.gpu.sync import barrier
 
 from .activation_stage import (
-    SLICE_DEPTH,
+    STAGE_DEPTH,
     UNIT_ELEMENTS,
     ActivationLoader,
-    stage_elements,
     unit_offset,
 )
 from .epilogue import Epilogue
@@ -53,7 +50,7 @@ comptime _FRAGMENT_FEATURES = 16
 comptime _FRAGMENT_ROWS = 8
 """Columns of B in `mma.m16n8k16`."""
 
-comptime _BLOCKS_PER_SLICE = SLICE_DEPTH // BLOCK_ELEMENTS
+comptime _BLOCKS_PER_STAGE = STAGE_DEPTH // BLOCK_ELEMENTS
 
 
 @fieldwise_init
@@ -67,23 +64,19 @@ struct TileShape(TrivialRegisterPassable):
     """Warps side by side along the features."""
     var fragments: Int
     """Fragments of 16 features a warp."""
-    var depth_warps: Int
-    """Warps that split the sum over K."""
     var row_octets: Int
     """Groups of eight rows."""
     var stages: Int
     """Stages of activations in shared memory."""
-    var lookahead: Int
-    """Slices of packed weights that a thread holds ahead."""
 
-    comptime DECODE = Self(2, 1, 4, 1, 3, 2)
-    """A few rows an expert: many small tiles, the sum split."""
+    comptime DECODE = Self(4, 1, 2, 4)
+    """A few rows an expert: many small tiles."""
 
-    comptime MIXED = Self(2, 1, 4, 2, 3, 2)
-    """Some rows an expert."""
+    comptime MIXED = Self(4, 2, 4, 4)
+    """Up to some dozens of rows an expert."""
 
-    comptime PREFILL = Self(4, 2, 1, 8, 4, 1)
-    """Many rows an expert: each expanded fragment meets 64 rows."""
+    comptime PREFILL = Self(4, 2, 8, 4)
+    """Many rows an expert: each expanded fragment meets 64 of them."""
 
     @inline(.always)
     def features(self) -> Int:
@@ -98,21 +91,21 @@ struct TileShape(TrivialRegisterPassable):
     @inline(.always)
     def threads(self) -> Int:
         """Returns the threads of a block."""
-        return self.feature_warps * self.depth_warps * WARP_SIZE
+        return self.feature_warps * WARP_SIZE
+
+    @inline(.always)
+    def stage_elements(self) -> Int:
+        """Returns the BF16 elements of a stage."""
+        return self.rows() * STAGE_DEPTH
 
     @inline(.always)
     def shared_bytes(self) -> Int:
-        """Returns the shared memory of a block: its stages, or, later in the
-        same place, the partial sums of the warps that split K."""
-        var stages = (
-            self.stages * stage_elements(self.rows(), self.depth_warps) * 2
-        )
-        var sums = (self.depth_warps - 1) * self.features() * self.rows() * 4
-        return max(stages, sums)
+        """Returns the shared memory of a block."""
+        return self.stages * self.stage_elements() * 2
 
 
-struct PackedSlice[fragments: Int](TrivialRegisterPassable):
-    """One thread's packed weights of one slice: a block of each of its rows.
+struct PackedBlocks[fragments: Int](TrivialRegisterPassable):
+    """One thread's packed weights of one step: a block of each of its rows.
 
     Parameters:
         fragments: Fragments of 16 features; a thread has two rows in each.
@@ -127,7 +120,7 @@ struct PackedSlice[fragments: Int](TrivialRegisterPassable):
 
     @inline(.always)
     def __init__(out self):
-        """Makes a slice of zeros."""
+        """Makes blocks of zeros."""
         self.codes = StaticTuple[SIMD[.uint32, 4], Self._ROWS](
             fill=SIMD[.uint32, 4](0)
         )
@@ -163,6 +156,14 @@ struct PackedSlice[fragments: Int](TrivialRegisterPassable):
                 self.codes[i] = SIMD[.uint32, 4](0)
                 self.scales[i] = 0
 
+    @inline(.always)
+    def any_large_scale(self) -> Bool:
+        """Returns whether any lane of the warp holds a scale byte over 128."""
+        var large = False
+        comptime for i in range(Self._ROWS):
+            large |= self.scales[i] > 128
+        return warp.vote[.uint32](large) != 0
+
 
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(tile.threads()))
@@ -172,8 +173,7 @@ def _grouped_matmul_kernel[
     RowMapType: RowMap, EpilogueType: Epilogue, tile: TileShape
 ](problem: MatmulProblem, rows: RowMapType, epilogue: EpilogueType):
     comptime fragments = tile.fragments
-    comptime stage_size = stage_elements(tile.rows(), tile.depth_warps)
-    comptime depth_step = SLICE_DEPTH * tile.depth_warps
+    comptime stage_size = tile.stage_elements()
 
     var row_tile = find_row_tile[tile.rows()](problem, Int(block_idx.y))
     if row_tile.count == 0:
@@ -183,10 +183,8 @@ def _grouped_matmul_kernel[
     var lane = Int(lane_id())
     var quad_row = lane // 4
     var quad = lane % 4
-    var feature_warp = Int(warp_id()) % tile.feature_warps
-    var depth_warp = Int(warp_id()) // tile.feature_warps
     var first_feature = (
-        (Int(block_idx.x) * tile.feature_warps + feature_warp)
+        (Int(block_idx.x) * tile.feature_warps + Int(warp_id()))
         * fragments
         * _FRAGMENT_FEATURES
     )
@@ -194,14 +192,11 @@ def _grouped_matmul_kernel[
     # A thread's two rows of a fragment are neighbouring features, which the
     # epilogue wants as a pair; nothing else depends on the order.
     if row_tile.expert < 0:
-        if depth_warp == 0:
-            comptime for f in range(fragments):
-                var feature = (
-                    first_feature + f * _FRAGMENT_FEATURES + 2 * quad_row
-                )
-                if feature < features:
-                    for row in range(quad, row_tile.count, 4):
-                        epilogue.store_empty(row_tile.first + row, feature)
+        comptime for f in range(fragments):
+            var feature = first_feature + f * _FRAGMENT_FEATURES + 2 * quad_row
+            if feature < features:
+                for row in range(quad, row_tile.count, 4):
+                    epilogue.store_empty(row_tile.first + row, feature)
         return
 
     var weight_rows = StaticTuple[Int, 2 * fragments](fill=0)
@@ -218,106 +213,47 @@ def _grouped_matmul_kernel[
     var shared = external_memory[
         BFloat16, address_space=.SHARED, alignment=16
     ]()
-    var loader = ActivationLoader[
-        RowMapType, tile.rows(), tile.depth_warps, tile.threads()
-    ](problem, rows, row_tile.first, row_tile.count, Int(thread_idx.x))
+    var loader = ActivationLoader[RowMapType, tile.rows(), tile.threads()](
+        problem, rows, row_tile.first, row_tile.count, Int(thread_idx.x)
+    )
 
     var depth = Int(problem.depth)
-    var steps = ceildiv(depth, depth_step)
+    var steps = ceildiv(depth, STAGE_DEPTH)
     comptime for s in range(tile.stages - 1):
         if s < steps:
-            loader.load(shared.unsafe_offset(s * stage_size), s * depth_step)
+            loader.load(shared.unsafe_offset(s * stage_size), s * STAGE_DEPTH)
         async_copy_commit_group()
 
-    var packed = StaticTuple[PackedSlice[fragments], tile.lookahead](
-        fill=PackedSlice[fragments]()
-    )
-    var first_block = depth_warp * _BLOCKS_PER_SLICE + quad
-    comptime for p in range(tile.lookahead):
-        var slice = packed[p]
-        slice.load(
-            problem,
-            weight_rows,
-            p * tile.depth_warps * _BLOCKS_PER_SLICE + first_block,
-        )
-        packed[p] = slice
+    var next_blocks = PackedBlocks[fragments]()
+    next_blocks.load(problem, weight_rows, quad)
 
     var sums = StaticTuple[SIMD[.float32, 4], fragments * tile.row_octets](
         fill=SIMD[.float32, 4](0)
     )
-
-    for step_base in range(0, steps, tile.lookahead):
-        comptime for p in range(tile.lookahead):
-            var step = step_base + p
-            if step < steps:
-                # Its stage has arrived, and everyone has left the stage that
-                # the next copies overwrite.
-                async_copy_wait_group(Int32(tile.stages - 2))
-                barrier()
-                var ahead = step + tile.stages - 1
-                if ahead < steps:
-                    loader.load(
-                        shared.unsafe_offset(
-                            (ahead % tile.stages) * stage_size
-                        ),
-                        ahead * depth_step,
-                    )
-                async_copy_commit_group()
-
-                var slice = packed[p]
-                var next = PackedSlice[fragments]()
-                next.load(
-                    problem,
-                    weight_rows,
-                    (step + tile.lookahead)
-                    * tile.depth_warps
-                    * _BLOCKS_PER_SLICE
-                    + first_block,
-                )
-                packed[p] = next
-
-                var stage = shared.unsafe_offset(
-                    (step % tile.stages) * stage_size
-                )
-                var large_scale = False
-                comptime for i in range(2 * fragments):
-                    large_scale |= slice.scales[i] > 128
-                if warp.vote[.uint32](large_scale) != 0:
-                    _multiply_slice[tile, fragments, True](
-                        sums, slice, stage, depth_warp, quad_row, quad
-                    )
-                else:
-                    _multiply_slice[tile, fragments, False](
-                        sums, slice, stage, depth_warp, quad_row, quad
-                    )
-
-    comptime if tile.depth_warps > 1:
-        # Later slices first into shared memory, then into the first warp's
-        # sums one after the other: the same order in every run.
+    for step in range(steps):
+        # This step's stage has arrived, and every warp has left the stage
+        # that the next copies overwrite.
+        async_copy_wait_group(Int32(tile.stages - 2))
         barrier()
-        var partial = shared.unsafe_bitcast[Float32]()
-        comptime sums_size = fragments * tile.row_octets * 4
-        if depth_warp > 0:
-            var at = (
-                ((depth_warp - 1) * tile.feature_warps + feature_warp)
-                * sums_size
-                * WARP_SIZE
+        var ahead = step + tile.stages - 1
+        if ahead < steps:
+            loader.load(
+                shared.unsafe_offset((ahead % tile.stages) * stage_size),
+                ahead * STAGE_DEPTH,
             )
-            comptime for i in range(fragments * tile.row_octets):
-                partial.unsafe_store[alignment=16](
-                    at + (i * WARP_SIZE + lane) * 4, sums[i]
-                )
-        barrier()
-        if depth_warp > 0:
-            return
-        comptime for d in range(tile.depth_warps - 1):
-            var at = (
-                (d * tile.feature_warps + feature_warp) * sums_size * WARP_SIZE
+        async_copy_commit_group()
+
+        var blocks = next_blocks
+        next_blocks.load(
+            problem, weight_rows, (step + 1) * _BLOCKS_PER_STAGE + quad
+        )
+        var stage = shared.unsafe_offset((step % tile.stages) * stage_size)
+        if blocks.any_large_scale():
+            _multiply[tile, two_steps=True](sums, blocks, stage, quad_row, quad)
+        else:
+            _multiply[tile, two_steps=False](
+                sums, blocks, stage, quad_row, quad
             )
-            comptime for i in range(fragments * tile.row_octets):
-                sums[i] += partial.unsafe_load[width=4, alignment=16](
-                    at + (i * WARP_SIZE + lane) * 4
-                )
 
     comptime for f in range(fragments):
         var feature = first_feature + f * _FRAGMENT_FEATURES + 2 * quad_row
@@ -337,19 +273,18 @@ def _grouped_matmul_kernel[
 
 
 @inline(.always)
-def _multiply_slice[
-    tile: TileShape, fragments: Int, two_steps: Bool
+def _multiply[
+    fragments: Int, //, tile: TileShape, *, two_steps: Bool
 ](
     mut sums: StaticTuple[SIMD[.float32, 4], fragments * tile.row_octets],
-    slice: PackedSlice[fragments],
+    blocks: PackedBlocks[fragments],
     stage: Pointer[BFloat16, MutUntrackedOrigin, address_space=.SHARED],
-    depth_warp: Int,
     quad_row: Int,
     quad: Int,
 ):
     var scales = StaticTuple[BlockScale, 2 * fragments](fill=BlockScale(0))
     comptime for i in range(2 * fragments):
-        scales[i] = BlockScale(slice.scales[i])
+        scales[i] = BlockScale(blocks.scales[i])
 
     # A word of codes is eight elements along K for each of four threads: two
     # tensor-core steps of 16.
@@ -358,14 +293,14 @@ def _multiply_slice[
             fill=SIMD[.uint32, 4](0)
         )
         comptime for i in range(2 * fragments):
-            weights[i] = expand_word[two_steps](slice.codes[i][unit], scales[i])
+            weights[i] = expand_word[two_steps](
+                blocks.codes[i][unit], scales[i]
+            )
         comptime for octet in range(tile.row_octets):
             var activations = pair_activations(
                 bitcast[.uint32, 4](
                     stage.unsafe_load[width=UNIT_ELEMENTS, alignment=16](
-                        unit_offset[tile.rows()](
-                            depth_warp, octet, unit, quad_row, quad
-                        )
+                        unit_offset(octet, unit, quad_row, quad)
                     )
                 )
             )
