@@ -25,7 +25,8 @@ def toy(tmp_path: Path) -> Path:
 
 def warm_cache(checkpoint: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     """Compiles a checkpoint's pipeline for sm_90a as the command line does."""
-    command = [MAX, "warm-cache", "--target", "cuda:sm_90a", "--model-path", checkpoint, *flags]
+    command = [str(MAX), "warm-cache", "--target", "cuda:sm_90a"]
+    command += ["--model-path", str(checkpoint), *flags]
     # MAX's runtime has put a PYTHONEXECUTABLE of its own into this process's environment, past
     # os.environ, and a child that inherits it does not find its packages.
     environment = dict(os.environ)
