@@ -25,7 +25,7 @@ def main(
                 totals["failed"] += 1
             elif skipped is not None:
                 totals["skipped"] += 1
-                reasons[skipped.get("message", "no reason given")] += 1
+                reasons[_reason(skipped)] += 1
             else:
                 totals["passed"] += 1
     for reason, count in sorted(reasons.items()):
@@ -33,6 +33,12 @@ def main(
     typer.echo(f"{totals['passed']} passed, {totals['failed']} failed, {totals['skipped']} skipped")
     if totals["failed"] or not totals["passed"]:
         raise typer.Exit(1)
+
+
+def _reason(skipped: ElementTree.Element) -> str:
+    """Why a test, or a whole module at its collection, was skipped."""
+    message = skipped.get("message", "")
+    return skipped.text or message if message == "collection skipped" else message
 
 
 if __name__ == "__main__":
