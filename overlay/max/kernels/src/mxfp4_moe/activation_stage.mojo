@@ -14,6 +14,7 @@ walk along K instead, free of bank conflicts too.
 from std.memory import Pointer
 
 from max.gpu.memory import async_copy
+from max.gpu.sync import barrier
 
 from .kernel_argument import TensorPointer
 from .problem import MatmulProblem, RowMap
@@ -57,10 +58,14 @@ struct ActivationLoader[RowMapType: RowMap, tile_rows: Int, threads: Int](
     """Units that a thread copies of each stage."""
 
     var activations: TensorPointer[BFloat16]
+    """The activations."""
     var depth: Int
-    var sources: SIMD[.int64, Self._COPIES]
-    """Where this thread's rows begin, in elements; -1 past the tile's rows."""
+    """Their length, K."""
+    var sources: Pointer[Int32, MutUntrackedOrigin, address_space=.SHARED]
+    """The activation row of each row of the tile; -1 past its rows. In shared
+    memory, for the registers are the accumulators'."""
     var thread: Int
+    """This thread."""
 
     @inline(.always)
     def __init__(
@@ -70,8 +75,9 @@ struct ActivationLoader[RowMapType: RowMap, tile_rows: Int, threads: Int](
         first_row: Int,
         row_count: Int,
         thread: Int,
+        sources: Pointer[Int32, MutUntrackedOrigin, address_space=.SHARED],
     ):
-        """Looks up the rows that this thread copies.
+        """Looks up the tile's rows, together with all threads of the block.
 
         Args:
             problem: The operands and their sizes.
@@ -79,18 +85,19 @@ struct ActivationLoader[RowMapType: RowMap, tile_rows: Int, threads: Int](
             first_row: The tile's first routed row.
             row_count: The tile's rows.
             thread: This thread.
+            sources: Shared memory for `tile_rows` rows.
         """
         comptime assert Self.tile_rows * _UNITS_PER_ROW % Self.threads == 0
+        comptime assert Self.tile_rows <= Self.threads
         self.activations = problem.activations
         self.depth = Int(problem.depth)
+        self.sources = sources
         self.thread = thread
-        self.sources = SIMD[.int64, Self._COPIES](-1)
-        comptime for copy in range(Self._COPIES):
-            var row = self._row(copy)
-            if row < row_count:
-                self.sources[copy] = Int64(
-                    rows.source_row(first_row + row) * self.depth
-                )
+        if thread < Self.tile_rows:
+            sources[unsafe_offset=thread] = Int32(
+                rows.source_row(first_row + thread)
+            ) if thread < row_count else Int32(-1)
+        barrier()
 
     @inline(.always)
     def _row(self, copy: Int) -> Int:
@@ -116,9 +123,9 @@ struct ActivationLoader[RowMapType: RowMap, tile_rows: Int, threads: Int](
         var k = depth_start + unit_in_row * UNIT_ELEMENTS
         comptime for copy in range(Self._COPIES):
             var row = self._row(copy)
-            var source = self.sources[copy]
+            var source = self.sources[unsafe_offset=row]
             var present = source >= 0 and k < self.depth
-            var at = Int(source) + k if present else 0
+            var at = Int(source) * self.depth + k if present else 0
             async_copy[16, fill=BFloat16(0)](
                 self.activations.unsafe_offset(at).unsafe_address_space_cast[
                     .GLOBAL

@@ -75,8 +75,9 @@ struct TileShape(TrivialRegisterPassable):
     comptime MIXED = Self(4, 2, 4, 4)
     """Up to some dozens of rows an expert."""
 
-    comptime PREFILL = Self(4, 2, 8, 4)
-    """Many rows an expert: each expanded fragment meets 64 of them."""
+    comptime PREFILL = Self(4, 2, 6, 4)
+    """Many rows an expert: each expanded fragment meets 48 of them. At 64 the
+    accumulators leave too few registers, and spill."""
 
     @inline(.always)
     def features(self) -> Int:
@@ -100,8 +101,8 @@ struct TileShape(TrivialRegisterPassable):
 
     @inline(.always)
     def shared_bytes(self) -> Int:
-        """Returns the shared memory of a block."""
-        return self.stages * self.stage_elements() * 2
+        """Returns the shared memory of a block: stages, then row numbers."""
+        return self.stages * self.stage_elements() * 2 + self.rows() * 4
 
 
 struct PackedBlocks[fragments: Int](TrivialRegisterPassable):
@@ -130,14 +131,16 @@ struct PackedBlocks[fragments: Int](TrivialRegisterPassable):
     def load(
         mut self,
         problem: MatmulProblem,
-        weight_rows: StaticTuple[Int, Self._ROWS],
+        expert_row: Int,
+        weight_rows: StaticTuple[Int32, Self._ROWS],
         block: Int,
     ):
         """Starts reading one block of each row; zeros past the last block.
 
         Args:
             problem: The operands and their sizes.
-            weight_rows: The rows, counted over the whole stack.
+            expert_row: The expert's first row in the stack.
+            weight_rows: The rows, counted from there.
             block: The block along K.
         """
         var blocks = problem.blocks.unsafe_address_space_cast[.GLOBAL]()
@@ -145,7 +148,8 @@ struct PackedBlocks[fragments: Int](TrivialRegisterPassable):
         var row_blocks = Int(problem.depth) // BLOCK_ELEMENTS
         comptime for i in range(Self._ROWS):
             if block < row_blocks:
-                var index = weight_rows[i] * row_blocks + block
+                var row = expert_row + Int(weight_rows[i])
+                var index = row * row_blocks + block
                 self.codes[i] = bitcast[.uint32, 4](
                     blocks.unsafe_load[
                         width=BLOCK_BYTES, alignment=BLOCK_BYTES, invariant=True
@@ -199,22 +203,26 @@ def _grouped_matmul_kernel[
                     epilogue.store_empty(row_tile.first + row, feature)
         return
 
-    var weight_rows = StaticTuple[Int, 2 * fragments](fill=0)
+    var expert_row = row_tile.expert * features
+    var weight_rows = StaticTuple[Int32, 2 * fragments](fill=0)
     comptime for f in range(fragments):
         comptime for i in range(2):
             var feature = (
                 first_feature + f * _FRAGMENT_FEATURES + 2 * quad_row + i
             )
             # Past the last feature any row will do: nothing is stored.
-            weight_rows[2 * f + i] = row_tile.expert * features + min(
-                feature, features - 1
-            )
+            weight_rows[2 * f + i] = Int32(min(feature, features - 1))
 
     var shared = external_memory[
         BFloat16, address_space=.SHARED, alignment=16
     ]()
     var loader = ActivationLoader[RowMapType, tile.rows(), tile.threads()](
-        problem, rows, row_tile.first, row_tile.count, Int(thread_idx.x)
+        problem,
+        rows,
+        row_tile.first,
+        row_tile.count,
+        Int(thread_idx.x),
+        shared.unsafe_offset(tile.stages * stage_size).unsafe_bitcast[Int32](),
     )
 
     var depth = Int(problem.depth)
@@ -225,7 +233,7 @@ def _grouped_matmul_kernel[
         async_copy_commit_group()
 
     var next_blocks = PackedBlocks[fragments]()
-    next_blocks.load(problem, weight_rows, quad)
+    next_blocks.load(problem, expert_row, weight_rows, quad)
 
     var sums = StaticTuple[SIMD[.float32, 4], fragments * tile.row_octets](
         fill=SIMD[.float32, 4](0)
@@ -245,7 +253,10 @@ def _grouped_matmul_kernel[
 
         var blocks = next_blocks
         next_blocks.load(
-            problem, weight_rows, (step + 1) * _BLOCKS_PER_STAGE + quad
+            problem,
+            expert_row,
+            weight_rows,
+            (step + 1) * _BLOCKS_PER_STAGE + quad,
         )
         var stage = shared.unsafe_offset((step % tile.stages) * stage_size)
         if blocks.any_large_scale():

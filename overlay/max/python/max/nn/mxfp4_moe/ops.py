@@ -104,7 +104,8 @@ def _check_stack(
     if experts == 0:
         raise ValueError(f"{op}: 'blocks' of shape {list(blocks.shape)} holds no expert.")
     of = f"for 'blocks' of shape {list(blocks.shape)}"
-    for axis, expected in enumerate((experts, rows, k // SCALE_BLOCK_SIZE)):
+    expected_shape: tuple[DimLike, ...] = (experts, rows, k // SCALE_BLOCK_SIZE)
+    for axis, expected in enumerate(expected_shape):
         _check_dim(op, "scales", axis, scales, expected, of)
     return blocks, scales, experts, rows, k
 

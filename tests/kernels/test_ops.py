@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""Each op of the kernel package against the NumPy reference, on real engines.
+
+The reference sums in float64 without rounding, so an op may differ by the rounding of its output
+and by float32 sums: at most :data:`BF16_ERROR` or :data:`FLOAT32_ERROR` in relative L2 norm.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from op_graphs import OpGraphs
+
+from reference import moe
+from reference.mxfp4 import round_bf16, value_table
+
+Array = npt.NDArray[Any]
+
+BF16_ERROR = 3e-3
+"""Rounding to eight bits of mantissa is off by 2^-9 / sqrt(3) on average, and by 2^-9 at most."""
+
+FLOAT32_ERROR = 1e-5
+
+
+class Stack(NamedTuple):
+    """Random packed weights of one projection, with a bias."""
+
+    blocks: Array
+    scales: Array
+    bias: Array
+
+
+def make_stack(
+    rng: np.random.Generator,
+    experts: int,
+    features: int,
+    depth: int,
+    scales: tuple[int, int] = (116, 124),
+) -> Stack:
+    """Weights ``[experts, features, depth]`` with scale bytes from the closed range ``scales``."""
+    return Stack(
+        rng.integers(0, 256, (experts, features, depth // 2), dtype=np.uint8),
+        rng.integers(*scales, (experts, features, depth // 32), dtype=np.uint8, endpoint=True),
+        round_bf16(rng.standard_normal((experts, features)).astype(np.float32)),
+    )
+
+
+def random_bf16(rng: np.random.Generator, *shape: int) -> Array:
+    """Normal numbers that BF16 holds."""
+    return round_bf16(rng.standard_normal(shape).astype(np.float32))
+
+
+def relative_error(actual: Array, expected: Array) -> float:
+    """``|actual - expected| / |expected|``; infinite where shapes differ or something is a NaN."""
+    if actual.shape != expected.shape or not np.isfinite(actual).all():
+        return float("inf")
+    norm = float(np.linalg.norm(expected))
+    error = float(np.linalg.norm(actual.astype(np.float64) - expected))
+    return error / norm if norm else error
+
+
+def starts_of(counts: list[int]) -> Array:
+    """Where each group's rows start, and the end."""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.uint32)
+
+
+# Every stack shape and every number of groups compiles a graph, which takes far longer than running
+# it, so the tests share them: experts, features (multiples of 8) and depths (multiples of 32), none
+# a whole number of tiles.
+SMALL, LARGE = (5, 40, 96), (3, 136, 416)
+GROUPS = 4
+
+
+@pytest.mark.parametrize("shape", [SMALL, LARGE], ids=str)
+@settings(deadline=None, max_examples=30)
+@given(data=st.data())
+def test_matmul(ops: OpGraphs, shape: tuple[int, int, int], data: st.DataObject) -> None:
+    experts, features, depth = shape
+    counts = data.draw(
+        st.lists(st.sampled_from([0, 0, 1, 2, 7, 8, 9, 33, 70]), min_size=GROUPS, max_size=GROUPS)
+    )
+    ids = data.draw(
+        st.lists(st.integers(-1, experts - 1), min_size=GROUPS, max_size=GROUPS), label="ids"
+    )
+    low = data.draw(st.integers(100, 140), label="lowest scale")
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), label="seed"))
+    stack = make_stack(rng, experts, features, depth, (low, low + 8))
+    starts = starts_of(counts)
+    activations = random_bf16(rng, int(starts[-1]), depth)
+    expert_ids = np.array(ids, dtype=np.int32)
+    actual = ops.matmul(activations, stack.blocks, stack.scales, starts, expert_ids)
+
+    owned = np.repeat(expert_ids, counts) >= 0
+    # The reference knows no "no expert": give those groups any, and leave their rows out.
+    expected = moe.matmul(
+        activations, stack.blocks, stack.scales, starts, np.maximum(expert_ids, 0)
+    )
+    assert relative_error(actual[owned], expected[owned]) <= BF16_ERROR
+    assert not actual[~owned].any()
+
+
+def test_rows_outside_all_groups_are_zero(ops: OpGraphs) -> None:
+    rng = np.random.default_rng(1)
+    stack = make_stack(rng, *SMALL)
+    activations = random_bf16(rng, 90, SMALL[2])
+    starts = np.array([10, 13, 13, 17, 20], dtype=np.uint32)
+    ids = np.array([1, 0, 4, 1], dtype=np.int32)
+    actual = ops.matmul(activations, stack.blocks, stack.scales, starts, ids)
+    expected = moe.matmul(activations, stack.blocks, stack.scales, starts, ids)
+    assert relative_error(actual[10:20], expected[10:20]) <= BF16_ERROR
+    assert not actual[:10].any()
+    assert not actual[20:].any()
+
+
+def test_every_value_is_exact(ops: OpGraphs) -> None:
+    """Every code times every scale byte, against the table checked with the specification."""
+    feature = np.arange(256 * 16)
+    scale, code = feature // 16, feature % 16
+    # The element lies at varying places of the first or the second block, zeros elsewhere.
+    position = feature % 7 * 9
+    blocks = np.zeros((1, feature.size, 32), dtype=np.uint8)
+    blocks[0, feature, position // 2] = np.where(position % 2, code << 4, code)
+    scales = np.full((1, feature.size, 2), 127, dtype=np.uint8)
+    scales[0, feature, position // 32] = scale
+    actual = ops.matmul(
+        np.ones((1, 64), dtype=np.float32),
+        blocks,
+        scales,
+        np.array([0, 1], dtype=np.uint32),
+        np.array([0], dtype=np.int32),
+    )
+    with np.errstate(over="ignore"):
+        expected = round_bf16(value_table()).reshape(1, -1)
+    np.testing.assert_array_equal(actual, expected)
+    assert np.isinf(actual).any()
+    assert np.isnan(actual).any()
+
+
+def test_a_nan_scale_stays_in_its_rows(ops: OpGraphs) -> None:
+    rng = np.random.default_rng(2)
+    stack = make_stack(rng, *SMALL)
+    stack.scales[1, 5, 2] = 255
+    activations = random_bf16(rng, 9, SMALL[2])
+    actual = ops.matmul(
+        activations,
+        stack.blocks,
+        stack.scales,
+        np.array([0, 4, 9, 9, 9], dtype=np.uint32),
+        np.array([0, 1, 2, 3], dtype=np.int32),
+    )
+    poisoned = np.zeros((9, SMALL[1]), dtype=bool)
+    poisoned[4:, 5] = True
+    np.testing.assert_array_equal(np.isnan(actual), poisoned)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    tokens=st.integers(0, 300),
+    concentration=st.sampled_from([0.05, 1.0, 100.0]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_route(ops: OpGraphs, tokens: int, concentration: float, seed: int) -> None:
+    experts, top_k = 37, 3
+    rng = np.random.default_rng(seed)
+    share = rng.dirichlet([concentration] * experts)
+    ids = rng.choice(experts, (tokens, top_k), p=share).astype(np.int32)
+    for actual, expected in zip(ops.route(ids, experts), moe.route(ids, experts), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+HIDDEN, WIDTH, EXPERTS, TOP_K = 160, 96, 6, 2
+
+
+class Routed(NamedTuple):
+    """Tokens with a routing of theirs."""
+
+    hidden: Array
+    routing: moe.Routing
+    router_weights: Array
+
+
+def make_routed(rng: np.random.Generator, tokens: int, favourites: int) -> Routed:
+    """Tokens that choose among the first ``favourites`` experts."""
+    chosen = [rng.permutation(favourites)[:TOP_K] for _ in range(tokens)]
+    ids = np.array(chosen, dtype=np.int32).reshape(tokens, TOP_K)
+    return Routed(
+        random_bf16(rng, tokens, HIDDEN),
+        moe.route(ids, EXPERTS),
+        rng.random((tokens, TOP_K), dtype=np.float32),
+    )
+
+
+ROUTINGS = st.tuples(st.sampled_from([0, 1, 3, 17, 90]), st.integers(TOP_K, EXPERTS))
+
+
+@settings(deadline=None, max_examples=20)
+@given(routing=ROUTINGS, seed=st.integers(0, 2**32 - 1))
+def test_gate_up_swiglu(ops: OpGraphs, routing: tuple[int, int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    routed = make_routed(rng, *routing)
+    # Scales up to 2^-3 let gates and ups pass the clamps on both sides.
+    stack = make_stack(rng, EXPERTS, 2 * WIDTH, HIDDEN, (118, 124))
+    operands = (routed.hidden, routed.routing.token_expert_order, *stack, *routed.routing[1:])
+    actual = ops.gate_up_swiglu(*operands, top_k=TOP_K)
+    expected = moe.gate_up_swiglu(*operands, top_k=TOP_K)
+    assert relative_error(actual, expected) <= BF16_ERROR
+
+
+@settings(deadline=None, max_examples=20)
+@given(routing=ROUTINGS, seed=st.integers(0, 2**32 - 1))
+def test_down(ops: OpGraphs, routing: tuple[int, int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    routed = make_routed(rng, *routing)
+    stack = make_stack(rng, EXPERTS, HIDDEN, WIDTH)
+    gated = random_bf16(rng, routed.router_weights.size, WIDTH)
+    operands = (
+        gated,
+        routed.routing.token_expert_order,
+        *stack,
+        routed.router_weights,
+        *routed.routing[1:],
+    )
+    assert relative_error(ops.down(*operands), moe.down(*operands)) <= FLOAT32_ERROR
+
+
+@settings(deadline=None, max_examples=20)
+@given(tokens=st.integers(0, 40), seed=st.integers(0, 2**32 - 1))
+def test_combine(ops: OpGraphs, tokens: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    weighted = rng.standard_normal((tokens * TOP_K, HIDDEN)).astype(np.float32)
+    actual = ops.combine(weighted, top_k=TOP_K)
+    assert relative_error(actual, moe.combine(weighted, TOP_K)) <= BF16_ERROR
+
+
+def test_results_are_the_same_in_every_run(ops: OpGraphs) -> None:
+    rng = np.random.default_rng(3)
+    routed = make_routed(rng, 50, 3)
+    stack = make_stack(rng, EXPERTS, HIDDEN, WIDTH)
+    operands = (
+        random_bf16(rng, routed.router_weights.size, WIDTH),
+        routed.routing.token_expert_order,
+        *stack,
+        routed.router_weights,
+        *routed.routing[1:],
+    )
+    first = ops.down(*operands)
+    for _ in range(5):
+        np.testing.assert_array_equal(ops.down(*operands), first)
+
+
+def test_an_expert_that_does_not_exist_is_refused_on_the_cpu(ops: OpGraphs) -> None:
+    if ops.is_gpu:
+        pytest.skip("a kernel on a GPU cannot raise")
+    rng = np.random.default_rng(4)
+    stack = make_stack(rng, *SMALL)
+    with pytest.raises(ValueError, match=r"expert_ids\[1\] is 5.*experts 0 to 4"):
+        ops.matmul(
+            random_bf16(rng, 1, SMALL[2]),
+            stack.blocks,
+            stack.scales,
+            np.array([0, 1, 1, 1, 1], dtype=np.uint32),
+            np.array([0, 5, 0, 0], dtype=np.int32),
+        )
+    with pytest.raises(ValueError, match=r"topk_ids holds expert 40 at slot 5.*experts 0 to 36"):
+        ops.route(np.array([[0, 1, 2], [3, 4, 40]], dtype=np.int32), 37)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""The kernels cross-compiled for Hopper: what the compiler made of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ptx_assembler import PtxError, assemble, kernels
+
+TILES = ("64x16", "128x32", "128x48")
+EPILOGUES = ("store", "swiglu", "scatter")
+
+
+@pytest.fixture(scope="module")
+def ptx(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The PTX of every kernel by name."""
+    folder = tmp_path_factory.mktemp("ptx")
+    program = Path(__file__).with_name("all_kernels.mojo")
+    sources = repository / "overlay/max/kernels/src"
+    mojo = Path(sys.executable).with_name("mojo")
+    target = ["--target-accelerator=sm_90a", "--emit", "asm"]
+    subprocess.run(
+        [mojo, "build", "-I", sources, *target, program, "-o", folder / "all_kernels.s"],
+        check=True,
+        # Without what the MAX runtime, once loaded, adds to the process behind Python's back.
+        env=dict(os.environ),
+    )
+    return kernels(folder)
+
+
+def of(ptx: dict[str, str], name: str) -> str:
+    """The one kernel whose name starts with ``name``."""
+    (text,) = (text for kernel, text in ptx.items() if kernel.startswith(name))
+    return text
+
+
+def test_every_kernel_is_there(ptx: dict[str, str]) -> None:
+    matmuls = {f"mxfp4_moe_matmul_{tile}_{end}" for tile in TILES for end in EPILOGUES}
+    expected = {*matmuls, "mxfp4_moe_route", "mxfp4_moe_combine_top4"}
+    # The compiler appends a hash.
+    assert {name.rpartition("_")[0] for name in ptx} == expected
+
+
+def test_nothing_spills(ptx: dict[str, str]) -> None:
+    spilling = {}
+    for name, text in ptx.items():
+        resources = assemble(text)
+        print(name, resources)
+        if resources[1:] != (0, 0, 0):
+            spilling[name] = resources
+    assert not spilling
+
+
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+@pytest.mark.parametrize("tile", TILES)
+def test_weights_go_from_memory_to_registers_to_tensor_cores(
+    ptx: dict[str, str], tile: str, epilogue: str
+) -> None:
+    text = of(ptx, f"mxfp4_moe_matmul_{tile}_{epilogue}")
+    assert "ld.global.nc.v4.b32" in text
+    assert "mul.rn.bf16x2" in text
+    assert re.search(r"mma\.sync\.aligned\.m16n8k16\.row\.col\.f32\.bf16\.bf16\.f32", text)
+    # Shared memory is filled by copies of activations alone, never from registers.
+    assert "cp.async.cg.shared.global" in text
+    assert not re.search(r"\bst\.shared", text)
+
+
+def test_the_assembler_reports_spills_and_errors() -> None:
+    """What the other tests rely on: a kernel short of registers spills, and nonsense is refused."""
+    values = 64
+    body = "\n".join(
+        [f".reg .f32 %f<{values}>;", ".reg .b64 %p;", "ld.param.b64 %p, [p];"]
+        + [f"ld.volatile.global.f32 %f{i}, [%p+{4 * i}];" for i in range(values)]
+        + [f"st.volatile.global.f32 [%p+{4 * i}], %f{values - 1 - i};" for i in range(values)]
+    )
+    head = ".version 8.0\n.target sm_90a\n.address_size 64\n.visible .entry k(.param .b64 p)"
+    assert assemble(f"{head} {{\n{body}\nret;\n}}").spill_store_bytes == 0
+    assert assemble(f"{head} .maxnreg 24 {{\n{body}\nret;\n}}").spill_store_bytes > 0
+    with pytest.raises(PtxError, match="k"):
+        assemble(f"{head} {{ nonsense; }}")
