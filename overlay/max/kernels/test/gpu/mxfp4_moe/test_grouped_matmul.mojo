@@ -611,6 +611,9 @@ def main() raises:
             Shape("repeated ids", [3, 2, 4], 24, 64, ids=[5, 0, 5], experts=6),
             Shape("no expert", [3, 9, 4], 24, 64, ids=[1, -1, 0], experts=2),
             Shape("gaps", [3, 9, 4], 24, 64, lead=11, trail=70),
+            Shape("gpt-oss gate/up, one token", [1, 0, 1, 1, 1], 5760, 2880),
+            Shape("gpt-oss down, two tokens", [2, 1, 1, 3, 1], 2880, 2880),
+            Shape("few rows of many experts", spread(32, 8), 136, 224),
             Shape("random", spread(32, 200), 104, 416),
             Shape("many", spread(128, 900), 56, 224),
         ]

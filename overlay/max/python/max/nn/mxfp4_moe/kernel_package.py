@@ -100,5 +100,5 @@ def _search_roots() -> list[Path]:
     listed = os.environ.get(IMPORT_PATH_VARIABLE, "").split(",")
     roots = [Path(entry.strip()).absolute() for entry in listed if entry.strip()]
     site_packages = Path(__file__).resolve().parents[3]
-    conda_prefix = site_packages.parents[2]
+    conda_prefix = site_packages.parent.parent.parent
     return [*roots, site_packages / "modular" / "lib" / "mojo", conda_prefix / "lib" / "mojo"]
