@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,13 +13,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
 MAX = [sys.executable, "-m", "max._entrypoints.pipelines"]
 START_SECONDS = 900
 STOP_SECONDS = 60
+GROUP_SECONDS = 10
 
 
 def run(command: Sequence[str]) -> str:
@@ -59,11 +61,14 @@ class Server:
         return self._process.wait(STOP_SECONDS)
 
     def group_is_gone(self) -> bool:
-        """Whether no process of the server's group is left."""
-        try:
-            os.killpg(self._process.pid, 0)
-        except ProcessLookupError:
-            return True
+        """Whether no process of the server's group is left, after a moment for the last to go."""
+        deadline = time.monotonic() + GROUP_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                os.killpg(self._process.pid, 0)
+            except ProcessLookupError:
+                return True
+            time.sleep(0.2)
         return False
 
 
@@ -85,8 +90,8 @@ def serve(checkpoint: Path, options: Sequence[str], log: Path) -> Iterator[Serve
         server.wait_until_ready(log)
         yield server
     finally:
-        if not server.group_is_gone():
-            os.killpg(process.pid, 9)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

@@ -65,6 +65,10 @@ def test_packed_experts_are_never_bf16_in_the_graph(tmp_path: Path, hopper: None
     }
 
 
+def test_one_device_runs_no_allreduce(tmp_path: Path, hopper: None) -> None:
+    assert "distributed.allreduce" not in str(traced(ToyCheckpoint(SHAPE).write(tmp_path)))
+
+
 @pytest.mark.parametrize(("packed", "used"), [(True, "mo.dequant.mxfp4"), (False, "grouped")])
 def test_other_gpus_keep_the_path_of_max(
     tmp_path: Path, use_gpu: UseGpu, packed: bool, used: str
