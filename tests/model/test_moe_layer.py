@@ -23,32 +23,22 @@ from max.nn.mxfp4_moe import kernel_package_path
 from max.pipelines.architectures.gpt_oss.layers.moe import GptOssMoE
 from max.pipelines.architectures.gpt_oss.weight_adapters import convert_safetensor_state_dict
 from reference.moe import LayerWeights, moe_layer
+from reference.mxfp4 import from_bf16_bits, to_bf16_bits
 
 PREFIX = "language_model.layers.0.mlp."
-
-
-def bfloat16_bits(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
-    """Float32 to BF16's bits, to nearest even."""
-    bits = values.view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-
-
-def float32_of(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
-    """BF16's bits to float32."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def bfloat16_array(output: Any) -> npt.NDArray[np.float32]:
     """A BF16 result of the engine as float32."""
     assert isinstance(output, Buffer)
     assert output.dtype == DType.bfloat16
-    return float32_of(output.view(DType.uint16, output.shape).to_numpy())
+    return from_bf16_bits(output.view(DType.uint16, output.shape).to_numpy())
 
 
 def reference_weights(checkpoint: ToyCheckpoint) -> LayerWeights:
     def tensor(part: str) -> npt.NDArray[Any]:
         dtype, array = checkpoint.tensors["model.layers.0.mlp." + part]
-        return float32_of(array) if dtype == "BF16" else array
+        return from_bf16_bits(array) if dtype == "BF16" else array
 
     def blocks(part: str) -> npt.NDArray[np.uint8]:
         array = tensor(part)
@@ -92,10 +82,10 @@ def test_layer_and_its_shards_match_the_reference_on_the_cpu_engine(tmp_path: Pa
 
     random = np.random.default_rng(1)
     for tokens in (0, 1, 37):
-        bits = bfloat16_bits(random.normal(size=(tokens, shape.hidden)).astype(np.float32))
+        bits = to_bf16_bits(random.normal(size=(tokens, shape.hidden)).astype(np.float32))
         hidden = Buffer.from_numpy(bits).view(DType.bfloat16, bits.shape)
         whole, *parts = (bfloat16_array(output) for output in model.execute(hidden))
-        want = moe_layer(float32_of(bits), reference_weights(checkpoint), 3)
+        want = moe_layer(from_bf16_bits(bits), reference_weights(checkpoint), 3)
         for got in (whole, np.sum(parts, axis=0)):
             assert got.shape == want.shape
             if tokens:

@@ -9,7 +9,6 @@ fill its low two exponent bits and its top mantissa bit, are the BF16 number
 range for scale bytes above 128, so those take a second multiplication.
 """
 
-from std.memory import bitcast
 from std.sys import inlined_assembly
 
 from .mxfp4 import E8M0_NAN
@@ -36,8 +35,6 @@ struct BlockScale(TrivialRegisterPassable):
     """`2^126 * scale`, or 2^127 where that is too large, in both halves."""
     var second: UInt32
     """What is missing from `first`: 1, a power of two, or NaN."""
-    var two_steps: Bool
-    """Whether `second` is not 1."""
 
     @inline(.always)
     def __init__(out self, scale: UInt8):
@@ -54,7 +51,6 @@ struct BlockScale(TrivialRegisterPassable):
             self.second = 0x7FFF
         self.first |= self.first << 16
         self.second |= self.second << 16
-        self.two_steps = exponent > 128
 
 
 @inline(.always)
