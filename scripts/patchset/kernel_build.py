@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # Copyright (c) 2026, the max-gpt-oss authors.
-"""Compiling the kernel package with the Mojo that belongs to the pinned MAX."""
+"""Compiling the kernel packages with the Mojo that belongs to the pinned MAX."""
 
 from __future__ import annotations
 
@@ -14,22 +14,28 @@ from pathlib import Path
 from patchset.changes import PatchSet
 from patchset.errors import PatchsetError
 
-PACKAGE = "mxfp4_moe"
-"""Name of the kernel package; MAX finds its ops through the file ``mxfp4_moe.mojoc``."""
+PACKAGES = ("dense_linear", "mxfp4_moe")
+"""Names of the kernel packages; MAX finds the ops of one through the file ``NAME.mojoc``."""
 
-SOURCES = f"max/kernels/src/{PACKAGE}"
-"""Where the monorepo, and so the overlay, holds the package's sources."""
+SOURCES = "max/kernels/src"
+"""Where the monorepo, and so the overlay, holds a folder of sources for each package."""
 
 
-def kernel_sources(patchset: PatchSet) -> dict[str, bytes]:
-    """Returns the package's Mojo sources by their path in the package, sorted.
+def kernel_sources(patchset: PatchSet, package: str) -> dict[str, bytes]:
+    """Returns a package's Mojo sources by their path in the package, sorted.
+
+    Args:
+        patchset: The overlay.
+        package: The package's name.
 
     Raises:
         PatchsetError: If the overlay has no such package.
     """
-    folder = patchset.overlay / SOURCES
+    folder = patchset.overlay / SOURCES / package
     if not (folder / "__init__.mojo").is_file():
-        raise PatchsetError(f"{folder}/__init__.mojo is missing: there is no kernel package.")
+        raise PatchsetError(
+            f"{folder}/__init__.mojo is missing: there is no kernel package {package}."
+        )
     return {
         file.relative_to(folder).as_posix(): file.read_bytes()
         for file in sorted(folder.rglob("*.mojo"))
@@ -45,13 +51,16 @@ def sources_digest(sources: dict[str, bytes]) -> str:
     return digest.hexdigest()
 
 
-def compile_kernels(sources: dict[str, bytes], mojo: Path, mojo_version: str) -> bytes:
-    """Compiles the package and returns the content of ``mxfp4_moe.mojoc``.
+def compile_kernels(
+    package: str, sources: dict[str, bytes], mojo: Path, mojo_version: str
+) -> bytes:
+    """Compiles a package and returns the content of its ``.mojoc`` file.
 
-    A package records the paths it was compiled from: compiled as ``mxfp4_moe`` from the folder
+    A package records the paths it was compiled from: compiled by its name from the folder
     above, the same sources give the same bytes everywhere.
 
     Args:
+        package: The package's name.
         sources: The Mojo sources by their path in the package.
         mojo: The compiler.
         mojo_version: The version it has to be.
@@ -63,12 +72,12 @@ def compile_kernels(sources: dict[str, bytes], mojo: Path, mojo_version: str) ->
     with tempfile.TemporaryDirectory(prefix="kernels-") as name:
         folder = Path(name)
         for path, content in sources.items():
-            (folder / PACKAGE / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / PACKAGE / path).write_bytes(content)
-        output = folder / f"{PACKAGE}.mojoc"
-        result = _run(mojo, ["precompile", PACKAGE, "-o", output.name], folder)
+            (folder / package / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / package / path).write_bytes(content)
+        output = folder / f"{package}.mojoc"
+        result = _run(mojo, ["precompile", package, "-o", output.name], folder)
         if result.returncode != 0 or not output.is_file():
-            raise PatchsetError(f"{SOURCES} does not compile:\n{result.stderr.strip()}")
+            raise PatchsetError(f"{SOURCES}/{package} does not compile:\n{result.stderr.strip()}")
         return output.read_bytes()
 
 

@@ -14,14 +14,14 @@ from patchset.base_wheel import check_base_wheel
 from patchset.changes import Change, PatchSet, plan
 from patchset.checkout import PYTHON_FOLDER
 from patchset.errors import PatchsetError
-from patchset.kernel_build import PACKAGE, compile_kernels, kernel_sources, sources_digest
+from patchset.kernel_build import PACKAGES, compile_kernels, kernel_sources, sources_digest
 from patchset.wheel_file import read_wheel, write_wheel
 
-KERNEL_MEMBER = f"modular/lib/mojo/{PACKAGE}.mojoc"
-"""The kernel package in the wheel: beside the packages that ``max-mojo-libs`` installs."""
+KERNEL_MEMBERS = {package: f"modular/lib/mojo/{package}.mojoc" for package in PACKAGES}
+"""The kernel packages in the wheel: beside the packages that ``max-mojo-libs`` installs."""
 
-MANIFEST_MEMBER = f"max/nn/{PACKAGE}/kernel_package.json"
-"""What the installed package checks the kernel package against."""
+MANIFEST_MEMBER = "max/nn/kernel_packages.json"
+"""What the installed package checks the kernel packages against."""
 
 
 def build_wheel(
@@ -40,7 +40,7 @@ def build_wheel(
 
     Raises:
         PatchsetError: If the base wheel is not upstream's, a patch does not apply, or the
-            kernel package does not compile.
+            kernel package is missing or does not compile.
     """
     pin = patchset.pin
     check_base_wheel(patchset.root, base_wheel, python_version)
@@ -51,15 +51,20 @@ def build_wheel(
     for change in changes:
         _put(members, _member_of(change.path), change.after)
 
-    sources = kernel_sources(patchset)
-    kernels = compile_kernels(sources, mojo, pin.mojo_version)
+    packages = {}
+    for package, member in KERNEL_MEMBERS.items():
+        sources = kernel_sources(patchset, package)
+        kernels = compile_kernels(package, sources, mojo, pin.mojo_version)
+        packages[package] = {
+            "package_sha256": hashlib.sha256(kernels).hexdigest(),
+            "sources_sha256": sources_digest(sources),
+        }
+        _add_new(members, member, kernels)
     manifest = {
         "max_version": pin.max_version,
         "mojo_version": pin.mojo_version,
-        "package_sha256": hashlib.sha256(kernels).hexdigest(),
-        "sources_sha256": sources_digest(sources),
+        "packages": packages,
     }
-    _add_new(members, KERNEL_MEMBER, kernels)
     _add_new(members, MANIFEST_MEMBER, (json.dumps(manifest, indent=2) + "\n").encode())
 
     dist_info = f"max-{pin.max_version}.dist-info"
@@ -129,5 +134,6 @@ def _notice(max_version: str, changes: list[Change]) -> str:
     for title, changed in kinds.items():
         if changed:
             lines += ["", f"{title}:", *(f"  {_member_of(change.path)}" for change in changed)]
-    lines += ["", "Added by the build:", f"  {KERNEL_MEMBER}", f"  {MANIFEST_MEMBER}"]
+    built = [*KERNEL_MEMBERS.values(), MANIFEST_MEMBER]
+    lines += ["", "Added by the build:", *(f"  {member}" for member in built)]
     return "\n".join(lines) + "\n"

@@ -105,4 +105,11 @@ def _free_port() -> int:
 def _environment() -> dict[str, str]:
     inherited = os.environ.get("PYTHONPATH")
     path = os.pathsep.join([str(TESTS), *([inherited] if inherited else [])])
-    return {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": path,
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_OFFLINE": "1",
+        # A GPU host may have no network, and a test has nothing to report.
+        "MAX_SERVE_DISABLE_TELEMETRY": "1",
+    }

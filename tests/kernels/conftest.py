@@ -13,5 +13,5 @@ from op_graphs import OpGraphs
     scope="session", params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)], ids=str
 )
 def ops(request: pytest.FixtureRequest) -> OpGraphs:
-    """The kernel package's ops on one device."""
+    """The kernel packages' ops on one device."""
     return OpGraphs(CPU() if request.param == "cpu" else Accelerator())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # Copyright (c) 2026, the max-gpt-oss authors.
-"""The kernel package's ops on one device, as functions of NumPy arrays.
+"""The kernel packages' ops on one device, as functions of NumPy arrays.
 
-An op compiles once for each shape of its expert stack; tokens, rows and groups are symbolic. BF16
+An op compiles once for each shape of its weights; tokens, rows and groups are symbolic. BF16
 crosses the boundary as its bits, so nothing is rounded on the way.
 """
 
@@ -19,8 +19,8 @@ from max.dtype import DType
 from max.engine import InferenceSession, Model
 from max.graph import DeviceRef, Graph, TensorType, TensorValue
 
+from max.nn import dense_linear, mxfp4_moe
 from max.nn.mxfp4_moe import (
-    kernel_package_path,
     mxfp4_moe_combine,
     mxfp4_moe_down,
     mxfp4_moe_gate_up_swiglu,
@@ -49,7 +49,7 @@ def from_buffer(buffer: Buffer) -> Array:
 
 
 class OpGraphs:
-    """The ops of the kernel package, compiled for one device.
+    """The ops of the kernel packages, compiled for one device.
 
     Args:
         device: MAX's CPU, or a Hopper GPU.
@@ -69,7 +69,8 @@ class OpGraphs:
         options: tuple[tuple[str, int], ...],
     ) -> Model:
         types = [TensorType(dtype, list(shape), device=self._ref) for dtype, shape in inputs]
-        with Graph(op.__name__, input_types=types, custom_extensions=[kernel_package_path()]) as g:
+        packages = [mxfp4_moe.kernel_package_path(), dense_linear.kernel_package_path()]
+        with Graph(op.__name__, input_types=types, custom_extensions=packages) as g:
             result = op(*(value.tensor for value in g.inputs), **dict(options))
             g.output(*((result,) if isinstance(result, TensorValue) else result))
         return self._session.load(g)
@@ -165,4 +166,15 @@ class OpGraphs:
             (weighted, DType.float32, ("rows", weighted.shape[1])),
             top_k=top_k,
         )
+        return result
+
+    def dense_linear(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
+        """``dense_linear``: BF16 values ``[T, K]`` to ``[T, N]``."""
+        operands = [
+            (x, DType.bfloat16, ("tokens", x.shape[1])),
+            (weight, DType.bfloat16, weight.shape),
+        ]
+        if bias is not None:
+            operands.append((bias, DType.bfloat16, bias.shape))
+        [result] = self._run(dense_linear.dense_linear, *operands)
         return result

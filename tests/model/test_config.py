@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import logging
@@ -17,7 +18,8 @@ from max.nn.transformer import ReturnLogits
 from max.pipelines.architectures.gpt_oss.model_config import GptOssConfig
 from toy_checkpoint import ToyCheckpoint
 
-from max.nn.mxfp4_moe import KernelPackageError, kernel_package, kernel_package_path
+from max.nn import dense_linear, kernel_package, mxfp4_moe
+from max.nn.kernel_package import KernelPackageError
 from max.pipelines.architectures.gpt_oss.quantization_format import (
     kernel_extensions,
     runs_packed,
@@ -38,7 +40,10 @@ def test_an_mxfp4_checkpoint_runs_packed_on_hopper(
     assert config.quantization_encoding == "float4_e2m1fnx2"
     assert config.quantization_format == "mxfp4"
     assert runs_packed(config.quantization_format, config.devices[0])
-    assert kernel_extensions(config.quantization_format, GPU) == (kernel_package_path(),)
+    assert kernel_extensions(config.quantization_format, GPU) == (
+        mxfp4_moe.kernel_package_path(),
+        dense_linear.kernel_package_path(),
+    )
 
 
 @pytest.mark.parametrize("flags", [{}, {"quantization_encoding": "bfloat16"}])
@@ -149,14 +154,24 @@ def test_tensors_that_disagree_with_the_config_are_refused_before_the_model_is_b
         config_of(folder)
 
 
+@pytest.mark.parametrize("stale", ["dense_linear", "mxfp4_moe"])
 def test_a_stale_kernel_package_is_refused_before_the_graph_is_built(
-    tmp_path: Path, hopper: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, hopper: None, monkeypatch: pytest.MonkeyPatch, stale: str
 ) -> None:
-    manifest = tmp_path / "kernel_package.json"
-    version = importlib.metadata.version("max-core")
-    manifest.write_text(json.dumps({"max_version": version, "package_sha256": "0" * 64}))
+    found = {
+        "dense_linear": dense_linear.kernel_package_path(),
+        "mxfp4_moe": mxfp4_moe.kernel_package_path(),
+    }
+    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()}
+    digests[stale] = "0" * 64
+    manifest = tmp_path / "kernel_packages.json"
+    content = {
+        "max_version": importlib.metadata.version("max-core"),
+        "packages": {name: {"package_sha256": digest} for name, digest in digests.items()},
+    }
+    manifest.write_text(json.dumps(content))
     monkeypatch.setattr(kernel_package, "MANIFEST", manifest)
-    with pytest.raises(KernelPackageError, match=r"mxfp4_moe\.mojoc is stale"):
+    with pytest.raises(KernelPackageError, match=rf"{stale}\.mojoc is stale"):
         kernel_extensions("mxfp4", GPU)
 
 

@@ -65,6 +65,14 @@ def test_packed_experts_are_never_bf16_in_the_graph(tmp_path: Path, hopper: None
     }
 
 
+def test_every_dense_matmul_stays_inside_its_output(tmp_path: Path, hopper: None) -> None:
+    text = str(traced(ToyCheckpoint(SHAPE).write(tmp_path)))
+    # q, k and v together, the attention's output, and the router.
+    assert len(re.findall(r'symbol = "dense_linear"', text)) == 3 * SHAPE.layers
+    assert len(re.findall(r'symbol = "dense_linear_no_bias"', text)) == 1
+    assert "mo.matmul" not in text
+
+
 def test_one_device_runs_no_allreduce(tmp_path: Path, hopper: None) -> None:
     assert "distributed.allreduce" not in str(traced(ToyCheckpoint(SHAPE).write(tmp_path)))
 
@@ -76,4 +84,6 @@ def test_other_gpus_keep_the_path_of_max(
     use_gpu("sm_100a")
     text = str(traced(ToyCheckpoint(SHAPE, packed=packed).write(tmp_path)))
     assert used in text
+    assert "mo.matmul" in text
     assert "mxfp4_moe" not in text
+    assert "dense_linear" not in text

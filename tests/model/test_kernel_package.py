@@ -11,41 +11,49 @@ from pathlib import Path
 
 import pytest
 
-from max.nn.mxfp4_moe import KernelPackageError, kernel_package, kernel_package_path
+from max.nn import dense_linear, kernel_package, mxfp4_moe
+from max.nn.kernel_package import KernelPackageError, find_kernel_package
 
+PACKAGE = "mxfp4_moe"
+PACKAGE_FILE = f"{PACKAGE}.mojoc"
 CONTENT = b"a compiled package"
 
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package in the only listed folder, and an installation without one of its own."""
-    package: Path = tmp_path / "kernels" / kernel_package.PACKAGE_FILE
+    package: Path = tmp_path / "kernels" / PACKAGE_FILE
     package.parent.mkdir()
     package.write_bytes(CONTENT)
-    module = tmp_path / "site-packages" / "max" / "nn" / "mxfp4_moe" / "kernel_package.py"
+    module = tmp_path / "site-packages" / "max" / "nn" / "kernel_package.py"
     monkeypatch.setattr(kernel_package, "__file__", str(module))
-    monkeypatch.setattr(kernel_package, "MANIFEST", tmp_path / "kernel_package.json")
+    monkeypatch.setattr(kernel_package, "MANIFEST", tmp_path / "kernel_packages.json")
     monkeypatch.setenv(kernel_package.IMPORT_PATH_VARIABLE, str(package.parent))
     return package
 
 
 def write_manifest(**changes: str) -> None:
+    digest = hashlib.sha256(CONTENT).hexdigest()
     content = {
         "max_version": importlib.metadata.version("max-core"),
         "mojo_version": importlib.metadata.version("mojo"),
-        "sources_sha256": "0" * 64,
-        "package_sha256": hashlib.sha256(CONTENT).hexdigest(),
+        "packages": {PACKAGE: {"sources_sha256": "0" * 64, "package_sha256": digest}},
     }
     kernel_package.MANIFEST.write_text(json.dumps(content | changes))
 
 
+def test_every_package_is_found() -> None:
+    assert dense_linear.kernel_package_path().name == "dense_linear.mojoc"
+    assert mxfp4_moe.kernel_package_path().name == "mxfp4_moe.mojoc"
+
+
 def test_without_a_manifest_the_package_is_taken_as_it_is(package: Path) -> None:
-    assert kernel_package_path() == package
+    assert find_kernel_package(PACKAGE) == package
 
 
 def test_a_package_that_matches_the_manifest_is_taken(package: Path) -> None:
     write_manifest()
-    assert kernel_package_path() == package
+    assert find_kernel_package(PACKAGE) == package
 
 
 def test_the_variable_lists_folders_and_files(
@@ -53,7 +61,7 @@ def test_the_variable_lists_folders_and_files(
 ) -> None:
     listed = f"{package.parent.parent / 'empty'}, {package}"
     monkeypatch.setenv(kernel_package.IMPORT_PATH_VARIABLE, listed)
-    assert kernel_package_path() == package
+    assert find_kernel_package(PACKAGE) == package
 
 
 @pytest.mark.parametrize("layout", ["site-packages/modular/lib/mojo", "lib/mojo"])
@@ -61,15 +69,15 @@ def test_the_installation_is_searched_after_the_variable(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
 ) -> None:
     site_packages = tmp_path / "lib" / "python3" / "site-packages"
-    module = site_packages / "max" / "nn" / "mxfp4_moe" / "kernel_package.py"
+    module = site_packages / "max" / "nn" / "kernel_package.py"
     monkeypatch.setattr(kernel_package, "__file__", str(module))
     prefix = site_packages.parent if layout.startswith("site-packages") else tmp_path
-    installed = prefix / layout / kernel_package.PACKAGE_FILE
+    installed = prefix / layout / PACKAGE_FILE
     installed.parent.mkdir(parents=True)
     installed.write_bytes(CONTENT)
-    assert kernel_package_path() == package
+    assert find_kernel_package(PACKAGE) == package
     monkeypatch.delenv(kernel_package.IMPORT_PATH_VARIABLE)
-    assert kernel_package_path() == installed
+    assert find_kernel_package(PACKAGE) == installed
 
 
 def test_a_missing_package_is_named_with_the_folders_searched(package: Path) -> None:
@@ -77,14 +85,14 @@ def test_a_missing_package_is_named_with_the_folders_searched(package: Path) -> 
     with pytest.raises(
         KernelPackageError, match=rf"mxfp4_moe\.mojoc is missing .*{package.parent}"
     ):
-        kernel_package_path()
+        find_kernel_package(PACKAGE)
 
 
 def test_a_stale_package_is_named(package: Path) -> None:
     write_manifest()
     package.write_bytes(CONTENT + b"!")
     with pytest.raises(KernelPackageError, match=rf"{package} is stale"):
-        kernel_package_path()
+        find_kernel_package(PACKAGE)
 
 
 def test_another_version_of_max_is_named(package: Path) -> None:
@@ -93,11 +101,13 @@ def test_another_version_of_max_is_named(package: Path) -> None:
     with pytest.raises(
         KernelPackageError, match=rf"built for MAX 26\.6\.0 but max-core is {installed}"
     ):
-        kernel_package_path()
+        find_kernel_package(PACKAGE)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"max_version": "26.7.0"}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"max_version": "26.7.0", "packages": {}}'])
 def test_a_damaged_manifest_is_named(package: Path, text: str) -> None:
     kernel_package.MANIFEST.write_text(text)
-    with pytest.raises(KernelPackageError, match=r"kernel_package\.json does not describe"):
-        kernel_package_path()
+    with pytest.raises(
+        KernelPackageError, match=r"kernel_packages\.json does not describe .* mxfp4_moe"
+    ):
+        find_kernel_package(PACKAGE)

@@ -21,9 +21,9 @@ import pytest
 from patchset.base_wheel import check_base_wheel, fetch_base_wheel
 from patchset.changes import PatchSet
 from patchset.errors import PatchsetError
-from patchset.kernel_build import compile_kernels, find_mojo, kernel_sources
+from patchset.kernel_build import PACKAGES, compile_kernels, find_mojo, kernel_sources
 from patchset.pin import Pin
-from patchset.wheel_build import KERNEL_MEMBER, MANIFEST_MEMBER
+from patchset.wheel_build import KERNEL_MEMBERS, MANIFEST_MEMBER
 from patchset.wheel_file import read_wheel
 
 THIS_PYTHON = f"3.{sys.version_info.minor}"
@@ -148,7 +148,7 @@ def test_only_planned_files_differ_from_upstream(repository: Path, wheel: Path, 
     licences = {f"{info}/{name}" for name in ("LICENSE.max-gpt-oss", "NOTICE.max-gpt-oss")}
     code = changed - bookkeeping - licences
     assert bookkeeping | licences <= changed
-    assert {KERNEL_MEMBER, MANIFEST_MEMBER} <= code
+    assert {*KERNEL_MEMBERS.values(), MANIFEST_MEMBER} <= code
     package = "max/pipelines/architectures/gpt_oss/"
     assert {f"{package}weight_adapters.py", f"{package}layers/moe.py"} <= code
     assert {f"{info}/LICENSE", f"{info}/Third-Party-Notices"} <= ours.keys() - changed
@@ -156,14 +156,17 @@ def test_only_planned_files_differ_from_upstream(repository: Path, wheel: Path, 
     assert code == {line.strip() for line in notice.splitlines() if line.startswith("  ")}
 
 
-def test_manifest_describes_the_kernel_package(repository: Path, wheel: Path) -> None:
+def test_manifest_describes_the_kernel_packages(repository: Path, wheel: Path) -> None:
     members = read_wheel(wheel)
     pin = PatchSet.at(repository).pin
     manifest = json.loads(members[MANIFEST_MEMBER])
     assert manifest["max_version"] == pin.max_version
     assert manifest["mojo_version"] == pin.mojo_version
-    assert manifest["package_sha256"] == hashlib.sha256(members[KERNEL_MEMBER]).hexdigest()
-    assert len(manifest["sources_sha256"]) == 64
+    assert manifest["packages"].keys() == KERNEL_MEMBERS.keys()
+    for package, member in KERNEL_MEMBERS.items():
+        digests = manifest["packages"][package]
+        assert digests["package_sha256"] == hashlib.sha256(members[member]).hexdigest()
+        assert len(digests["sources_sha256"]) == 64
 
 
 def test_wheel_for_another_python(repository: Path, wheel: Path, tmp_path: Path) -> None:
@@ -172,8 +175,8 @@ def test_wheel_for_another_python(repository: Path, wheel: Path, tmp_path: Path)
     assert f"-{tag}-{tag}-" in other.name
     ours, theirs = read_wheel(wheel), read_wheel(other)
     assert any(f"_core.cpython-{tag[2:]}-" in name for name in theirs)
-    assert theirs[KERNEL_MEMBER] == ours[KERNEL_MEMBER]
-    assert theirs[MANIFEST_MEMBER] == ours[MANIFEST_MEMBER]
+    for member in (*KERNEL_MEMBERS.values(), MANIFEST_MEMBER):
+        assert theirs[member] == ours[member]
 
 
 def test_given_base_wheel_is_used(
@@ -239,10 +242,11 @@ def test_patch_that_does_not_apply_is_refused(copy: Path, base: Path) -> None:
     assert f"{patch.name} does not apply" in said
 
 
-def test_missing_kernel_package_is_refused(copy: Path, base: Path) -> None:
-    shutil.rmtree(copy / "overlay" / "max" / "kernels")
+@pytest.mark.parametrize("package", PACKAGES)
+def test_missing_kernel_package_is_refused(copy: Path, base: Path, package: str) -> None:
+    shutil.rmtree(copy / "overlay" / "max" / "kernels" / "src" / package)
     said = refusal(copy, "--base-wheel", str(base))
-    assert "mxfp4_moe/__init__.mojo is missing" in said
+    assert f"{package}/__init__.mojo is missing" in said
 
 
 def test_kernel_package_that_does_not_compile_is_refused(copy: Path, base: Path) -> None:
@@ -258,9 +262,9 @@ def test_mojo_of_another_version_is_refused(repository: Path, tmp_path: Path) ->
     mojo = tmp_path / "mojo"
     mojo.write_text("#!/bin/sh\necho Mojo 1.1.0 '(abcdef)'\n")
     mojo.chmod(0o755)
-    sources = kernel_sources(PatchSet.at(repository))
+    sources = kernel_sources(PatchSet.at(repository), "mxfp4_moe")
     with pytest.raises(PatchsetError, match=r"Mojo 1\.1\.0.*asks for Mojo 1\.2\.0"):
-        compile_kernels(sources, mojo, "1.2.0")
+        compile_kernels("mxfp4_moe", sources, mojo, "1.2.0")
 
 
 def test_environment_without_mojo_is_refused(tmp_path: Path) -> None:
@@ -269,5 +273,5 @@ def test_environment_without_mojo_is_refused(tmp_path: Path) -> None:
 
 
 def test_kernel_package_without_sources_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PatchsetError, match="there is no kernel package"):
-        kernel_sources(PatchSet(tmp_path, Pin("26.7.0", "1.2.0", "x", {})))
+    with pytest.raises(PatchsetError, match="there is no kernel package mxfp4_moe"):
+        kernel_sources(PatchSet(tmp_path, Pin("26.7.0", "1.2.0", "x", {})), "mxfp4_moe")

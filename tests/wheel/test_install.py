@@ -70,13 +70,16 @@ def test_max_says_its_version(environment: Path, repository: Path) -> None:
     assert PatchSet.at(repository).pin.max_version in said
 
 
-def test_kernel_package_is_found_at_run_time(environment: Path) -> None:
+def test_kernel_packages_are_found_at_run_time(environment: Path) -> None:
     program = (
         "import max.pipelines.architectures.gpt_oss\n"
-        "from max.nn.mxfp4_moe import kernel_package_path\n"
-        "print(kernel_package_path())\n"
+        "from max.nn import dense_linear, mxfp4_moe\n"
+        "print(dense_linear.kernel_package_path())\n"
+        "print(mxfp4_moe.kernel_package_path())\n"
     )
-    found = Path(run([str(environment / "bin" / "python"), "-c", program], environment).strip())
-    assert found.name == "mxfp4_moe.mojoc"
-    assert found.is_relative_to(environment.resolve())
-    assert found.parent.joinpath("layout.mojoc").is_file()
+    said = run([str(environment / "bin" / "python"), "-c", program], environment)
+    found = [Path(line) for line in said.splitlines()]
+    assert [path.name for path in found] == ["dense_linear.mojoc", "mxfp4_moe.mojoc"]
+    for path in found:
+        assert path.is_relative_to(environment.resolve())
+        assert path.parent.joinpath("layout.mojoc").is_file()

@@ -2,8 +2,8 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """Mixture-of-experts layers that compute from packed MXFP4 weights."""
 
-from .kernel_package import KernelPackageError, kernel_package_path
 from .ops import (
+    kernel_package_path,
     mxfp4_moe_combine,
     mxfp4_moe_down,
     mxfp4_moe_gate_up_swiglu,
@@ -12,7 +12,6 @@ from .ops import (
 )
 
 __all__ = [
-    "KernelPackageError",
     "kernel_package_path",
     "mxfp4_moe_combine",
     "mxfp4_moe_down",

@@ -20,10 +20,13 @@ tensor, when ranks, dtypes, shapes or devices do not fit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from pathlib import Path
 
 from max.dtype import DType
-from max.graph import DeviceRef, Dim, DimLike, StaticDim, TensorType, TensorValue, ops
+from max.graph import Dim, DimLike, StaticDim, TensorType, TensorValue, ops
+
+from max.nn.kernel_package import find_kernel_package
+from max.nn.op_checks import check_devices, check_dim, check_tensor, static_dim
 
 SCALE_BLOCK_SIZE = 32
 """Elements along K that share one E8M0 scale."""
@@ -38,59 +41,24 @@ SWIGLU_LIMIT = 7.0
 """The gpt-oss clamp of the gate (above) and up (both sides) projections."""
 
 
-def _check_tensor(op: str, name: str, value: TensorValue, dtype: DType, rank: int) -> TensorValue:
-    value = TensorValue(value)
-    if value.dtype != dtype:
-        raise ValueError(f"{op}: '{name}' is {value.dtype.name}; it must be {dtype.name}.")
-    if value.rank != rank:
-        raise ValueError(
-            f"{op}: '{name}' has shape {list(value.shape)}; it takes a tensor of rank {rank}."
-        )
-    return value
+def kernel_package_path() -> Path:
+    """Returns the path of the ``mxfp4_moe`` kernel package, for ``custom_extensions``.
 
-
-def _check_dim(
-    op: str, name: str, axis: int, value: TensorValue, expected: DimLike, of: str
-) -> None:
-    """Rejects a dimension that is known to differ; symbolic ones meet at run time."""
-    dim, expected = value.shape[axis], Dim(expected)
-    if isinstance(dim, StaticDim) and isinstance(expected, StaticDim) and dim != expected:
-        raise ValueError(
-            f"{op}: dimension {axis} of '{name}' is {dim} in shape {list(value.shape)}; "
-            f"it must be {expected}, {of}."
-        )
-
-
-def _check_devices(op: str, values: Mapping[str, TensorValue]) -> DeviceRef:
-    first, *others = values
-    device = values[first].device
-    for name in others:
-        if values[name].device != device:
-            raise ValueError(
-                f"{op}: '{name}' is on {values[name].device} and '{first}' on {device}; "
-                "move all tensors to one device."
-            )
-    return device
-
-
-def _static_dim(op: str, name: str, value: TensorValue, axis: int) -> int:
-    dim = value.shape[axis]
-    if not isinstance(dim, StaticDim):
-        raise ValueError(
-            f"{op}: dimension {axis} of '{name}' is the symbolic {dim}; "
-            "an expert's matrix needs a size known when the graph is built."
-        )
-    return int(dim)
+    Raises:
+        KernelPackageError: If the package is missing, stale, or was built for another
+            version of MAX.
+    """
+    return find_kernel_package("mxfp4_moe")
 
 
 def _check_stack(
     op: str, blocks: TensorValue, scales: TensorValue
 ) -> tuple[TensorValue, TensorValue, Dim, int, int]:
     """Checks one expert stack and returns it with its E, N and K."""
-    blocks = _check_tensor(op, "blocks", blocks, DType.uint8, 3)
-    scales = _check_tensor(op, "scales", scales, DType.uint8, 3)
+    blocks = check_tensor(op, "blocks", blocks, DType.uint8, 3)
+    scales = check_tensor(op, "scales", scales, DType.uint8, 3)
     experts = blocks.shape[0]
-    rows, k = _static_dim(op, "blocks", blocks, 1), 2 * _static_dim(op, "blocks", blocks, 2)
+    rows, k = static_dim(op, "blocks", blocks, 1), 2 * static_dim(op, "blocks", blocks, 2)
     if k == 0 or k % SCALE_BLOCK_SIZE:
         raise ValueError(
             f"{op}: 'blocks' of shape {list(blocks.shape)} holds K = {k} codes a row; "
@@ -106,16 +74,16 @@ def _check_stack(
     of = f"for 'blocks' of shape {list(blocks.shape)}"
     expected_shape: tuple[DimLike, ...] = (experts, rows, k // SCALE_BLOCK_SIZE)
     for axis, expected in enumerate(expected_shape):
-        _check_dim(op, "scales", axis, scales, expected, of)
+        check_dim(op, "scales", axis, scales, expected, of)
     return blocks, scales, experts, rows, k
 
 
 def _check_groups(
     op: str, expert_start_indices: TensorValue, expert_ids: TensorValue
 ) -> tuple[TensorValue, TensorValue]:
-    starts = _check_tensor(op, "expert_start_indices", expert_start_indices, DType.uint32, 1)
-    ids = _check_tensor(op, "expert_ids", expert_ids, DType.int32, 1)
-    _check_dim(
+    starts = check_tensor(op, "expert_start_indices", expert_start_indices, DType.uint32, 1)
+    ids = check_tensor(op, "expert_ids", expert_ids, DType.int32, 1)
+    check_dim(
         op, "expert_start_indices", 0, starts, ids.shape[0] + 1, "one more than 'expert_ids' has"
     )
     return starts, ids
@@ -144,7 +112,7 @@ def mxfp4_moe_route(
         ValueError: If ``topk_ids`` has another rank or dtype, or ``num_experts`` is below 1.
     """
     op = "mxfp4_moe_route"
-    topk_ids = _check_tensor(op, "topk_ids", topk_ids, DType.int32, 2)
+    topk_ids = check_tensor(op, "topk_ids", topk_ids, DType.int32, 2)
     if num_experts < 1:
         raise ValueError(f"{op}: 'num_experts' is {num_experts}; it must be at least 1.")
     device = topk_ids.device
@@ -188,11 +156,11 @@ def mxfp4_moe_matmul(
         ValueError: If a tensor's rank, dtype, shape or device does not fit.
     """
     op = "mxfp4_moe_matmul"
-    activations = _check_tensor(op, "activations", activations, DType.bfloat16, 2)
+    activations = check_tensor(op, "activations", activations, DType.bfloat16, 2)
     blocks, scales, _, n, k = _check_stack(op, blocks, scales)
     starts, ids = _check_groups(op, expert_start_indices, expert_ids)
-    _check_dim(op, "activations", 1, activations, k, "the K of 'blocks'")
-    device = _check_devices(
+    check_dim(op, "activations", 1, activations, k, "the K of 'blocks'")
+    device = check_devices(
         op,
         {
             "activations": activations,
@@ -250,13 +218,13 @@ def mxfp4_moe_gate_up_swiglu(
     """
     op = "mxfp4_moe_gate_up_swiglu"
     _check_top_k(op, top_k)
-    hidden = _check_tensor(op, "hidden", hidden, DType.bfloat16, 2)
-    order = _check_tensor(op, "token_expert_order", token_expert_order, DType.uint32, 1)
+    hidden = check_tensor(op, "hidden", hidden, DType.bfloat16, 2)
+    order = check_tensor(op, "token_expert_order", token_expert_order, DType.uint32, 1)
     blocks, scales, experts, n, k = _check_stack(op, blocks, scales)
-    bias = _check_tensor(op, "bias", bias, DType.bfloat16, 2)
+    bias = check_tensor(op, "bias", bias, DType.bfloat16, 2)
     starts, ids = _check_groups(op, expert_start_indices, expert_ids)
-    _check_dim(op, "hidden", 1, hidden, k, "the K of 'blocks'")
-    _check_dim(
+    check_dim(op, "hidden", 1, hidden, k, "the K of 'blocks'")
+    check_dim(
         op,
         "token_expert_order",
         0,
@@ -264,9 +232,9 @@ def mxfp4_moe_gate_up_swiglu(
         hidden.shape[0] * top_k,
         "'top_k' rows a row of 'hidden'",
     )
-    _check_dim(op, "bias", 0, bias, experts, "the experts in 'blocks'")
-    _check_dim(op, "bias", 1, bias, n, "the rows an expert in 'blocks'")
-    device = _check_devices(
+    check_dim(op, "bias", 0, bias, experts, "the experts in 'blocks'")
+    check_dim(op, "bias", 1, bias, n, "the rows an expert in 'blocks'")
+    device = check_devices(
         op,
         {
             "hidden": hidden,
@@ -319,19 +287,19 @@ def mxfp4_moe_down(
         ValueError: If a tensor's rank, dtype, shape or device does not fit.
     """
     op = "mxfp4_moe_down"
-    gated = _check_tensor(op, "gated", gated, DType.bfloat16, 2)
-    order = _check_tensor(op, "token_expert_order", token_expert_order, DType.uint32, 1)
+    gated = check_tensor(op, "gated", gated, DType.bfloat16, 2)
+    order = check_tensor(op, "token_expert_order", token_expert_order, DType.uint32, 1)
     blocks, scales, experts, n, k = _check_stack(op, blocks, scales)
-    bias = _check_tensor(op, "bias", bias, DType.bfloat16, 2)
-    weights = _check_tensor(op, "router_weights", router_weights, DType.float32, 2)
+    bias = check_tensor(op, "bias", bias, DType.bfloat16, 2)
+    weights = check_tensor(op, "router_weights", router_weights, DType.float32, 2)
     starts, ids = _check_groups(op, expert_start_indices, expert_ids)
-    _check_dim(op, "gated", 1, gated, k, "the K of 'blocks'")
-    _check_dim(op, "token_expert_order", 0, order, gated.shape[0], "the rows of 'gated'")
-    _check_dim(op, "bias", 0, bias, experts, "the experts in 'blocks'")
-    _check_dim(op, "bias", 1, bias, n, "the rows an expert in 'blocks'")
+    check_dim(op, "gated", 1, gated, k, "the K of 'blocks'")
+    check_dim(op, "token_expert_order", 0, order, gated.shape[0], "the rows of 'gated'")
+    check_dim(op, "bias", 0, bias, experts, "the experts in 'blocks'")
+    check_dim(op, "bias", 1, bias, n, "the rows an expert in 'blocks'")
     slots = weights.shape[0] * weights.shape[1]
-    _check_dim(op, "gated", 0, gated, slots, "one row an entry of 'router_weights'")
-    device = _check_devices(
+    check_dim(op, "gated", 0, gated, slots, "one row an entry of 'router_weights'")
+    device = check_devices(
         op,
         {
             "gated": gated,
@@ -368,7 +336,7 @@ def mxfp4_moe_combine(weighted: TensorValue, *, top_k: int) -> TensorValue:
     """
     op = "mxfp4_moe_combine"
     _check_top_k(op, top_k)
-    weighted = _check_tensor(op, "weighted", weighted, DType.float32, 2)
+    weighted = check_tensor(op, "weighted", weighted, DType.float32, 2)
     rows, hidden = weighted.shape
     if isinstance(rows, StaticDim) and int(rows) % top_k:
         raise ValueError(

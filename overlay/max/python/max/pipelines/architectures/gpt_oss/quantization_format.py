@@ -13,7 +13,7 @@ from max.driver import accelerator_architecture_name, accelerator_count
 from max.graph import DeviceRef
 from max.pipelines.weights.quant import is_mxfp4_checkpoint
 
-from max.nn.mxfp4_moe import kernel_package_path
+from max.nn import dense_linear, mxfp4_moe
 
 from .checkpoint import check_packed_layout, local_tensor_table, packed_stack_of
 
@@ -33,6 +33,11 @@ def targets_hopper() -> bool:
     return accelerator_count() > 0 and accelerator_architecture_name().startswith("sm_90")
 
 
+def runs_on_hopper(device: DeviceRef) -> bool:
+    """Whether ``device`` is a Hopper GPU, present or the target of a cross-compile."""
+    return not device.is_cpu() and targets_hopper()
+
+
 def runs_packed(quantization_format: QuantizationFormat, device: DeviceRef) -> bool:
     """Whether experts on ``device`` are computed from their packed weights.
 
@@ -48,18 +53,21 @@ def kernel_extensions(
     """The kernel packages a model's graph loads.
 
     Raises:
-        KernelPackageError: If the package is needed and is missing, stale or built for
+        KernelPackageError: If a package is needed and is missing, stale or built for
             another version of MAX.
     """
+    extensions: list[Path] = []
     if runs_packed(quantization_format, device):
-        return (kernel_package_path(),)
-    if quantization_format == "mxfp4":
+        extensions.append(mxfp4_moe.kernel_package_path())
+    elif quantization_format == "mxfp4":
         logger.info(
             "Packed MXFP4 experts need an NVIDIA Hopper GPU: on %s every layer's experts are "
             "expanded to BF16 on every step.",
             accelerator_architecture_name(),
         )
-    return ()
+    if runs_on_hopper(device):
+        extensions.append(dense_linear.kernel_package_path())
+    return tuple(extensions)
 
 
 def select_quantization_format(

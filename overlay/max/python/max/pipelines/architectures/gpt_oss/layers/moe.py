@@ -25,6 +25,7 @@ from max.nn.mxfp4_moe.ops import SCALE_BLOCK_SIZE, SWIGLU_ALPHA
 
 from ..model_config import GptOssConfig
 from ..quantization_format import runs_packed
+from .dense import project
 
 
 def gptoss_swiglu(gate: TensorValue, up: TensorValue, *, limit: float) -> TensorValue:
@@ -81,7 +82,10 @@ class GptOssMoEGate(MoEGate):
         Returns:
             The selected experts int64 ``[T, k]`` and their router logits ``[T, k]``.
         """
-        return super().__call__(hidden)
+        logits, experts = ops.top_k(
+            project(self.gate_score, hidden), k=self.num_experts_per_token, axis=-1
+        )
+        return experts, logits
 
     def __call__(self, hidden: TensorValue) -> tuple[TensorValue, TensorValue]:
         """Selects and weights each token's experts.

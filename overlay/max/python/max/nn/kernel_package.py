@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # Copyright (c) 2026, the max-gpt-oss authors.
-"""Finds the compiled ``mxfp4_moe`` kernel package that belongs to this MAX."""
+"""Finds the compiled kernel packages of this MAX that graphs load as custom extensions."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ import importlib.metadata
 import json
 import os
 from pathlib import Path
-
-PACKAGE_FILE = "mxfp4_moe.mojoc"
-"""File name of the compiled kernel package."""
+from typing import NamedTuple
 
 IMPORT_PATH_VARIABLE = "MODULAR_MOJO_MAX_IMPORT_PATH"
 """Environment variable that lists kernel folders and packages, separated by commas."""
 
-MANIFEST = Path(__file__).with_name("kernel_package.json")
-"""Written by the wheel build: the MAX version and the hash of the package it ships."""
+MANIFEST = Path(__file__).with_name("kernel_packages.json")
+"""Written by the wheel build: the MAX version and the hashes of the packages it ships."""
 
 _REINSTALL = "install the max wheel and max-core of the same version again"
 
 
 class KernelPackageError(RuntimeError):
-    """The kernel package is missing, or is not the one this MAX was built with."""
+    """A kernel package is missing, or is not the one this MAX was built with."""
 
 
-def kernel_package_path() -> Path:
-    """Returns the path of the ``mxfp4_moe`` kernel package, for ``custom_extensions``.
+def find_kernel_package(name: str) -> Path:
+    """Returns the path of a compiled kernel package, for ``custom_extensions``.
 
     Looks in the folders and files of ``MODULAR_MOJO_MAX_IMPORT_PATH`` first, then in the
     ``lib/mojo`` folder of a wheel installation, then in that of a conda environment. Where
@@ -35,41 +33,53 @@ def kernel_package_path() -> Path:
     ones it describes; in a monorepo build there is no manifest and the package is taken as
     it is.
 
+    Args:
+        name: The package's name, such as ``"mxfp4_moe"``.
+
     Raises:
         KernelPackageError: If the package is missing, stale, or was built for another
             version of MAX.
     """
-    manifest = _read_manifest()
+    file = f"{name}.mojoc"
+    manifest = _read_manifest(name)
     if manifest is not None:
-        _check_max_version(manifest["max_version"])
-    package = _find_package()
+        _check_max_version(file, manifest.max_version)
+    package = _find_file(file)
     if manifest is not None:
-        _check_digest(package, manifest["package_sha256"])
+        _check_digest(package, manifest.package_sha256)
     return package
 
 
-def _read_manifest() -> dict[str, str] | None:
+class _Manifest(NamedTuple):
+    """What the wheel build says of one package."""
+
+    max_version: str
+    package_sha256: str
+
+
+def _read_manifest(name: str) -> _Manifest | None:
     try:
         text = MANIFEST.read_text()
     except FileNotFoundError:
         return None
     try:
         manifest = json.loads(text)
-        return {key: str(manifest[key]) for key in ("max_version", "package_sha256")}
+        digest = manifest["packages"][name]["package_sha256"]
+        return _Manifest(str(manifest["max_version"]), str(digest))
     except (ValueError, KeyError, TypeError) as error:
         raise KernelPackageError(
-            f"{MANIFEST} does not describe a kernel package; {_REINSTALL}."
+            f"{MANIFEST} does not describe the kernel package {name}; {_REINSTALL}."
         ) from error
 
 
-def _check_max_version(expected: str) -> None:
+def _check_max_version(file: str, expected: str) -> None:
     try:
         installed = importlib.metadata.version("max-core")
     except importlib.metadata.PackageNotFoundError:
         installed = "missing"
     if installed != expected:
         raise KernelPackageError(
-            f"{PACKAGE_FILE} was built for MAX {expected} but max-core is {installed}: "
+            f"{file} was built for MAX {expected} but max-core is {installed}: "
             f"install max-core=={expected}, or a max wheel built for {installed}."
         )
 
@@ -82,15 +92,15 @@ def _check_digest(package: Path, expected: str) -> None:
         )
 
 
-def _find_package() -> Path:
+def _find_file(file: str) -> Path:
     roots = _search_roots()
     for root in roots:
-        candidate = root / PACKAGE_FILE if root.is_dir() else root
-        if candidate.name == PACKAGE_FILE and candidate.is_file():
+        candidate = root / file if root.is_dir() else root
+        if candidate.name == file and candidate.is_file():
             return candidate.resolve()
     searched = ", ".join(map(str, roots))
     raise KernelPackageError(
-        f"{PACKAGE_FILE} is missing (looked in {searched}): {_REINSTALL}, or name its folder "
+        f"{file} is missing (looked in {searched}): {_REINSTALL}, or name its folder "
         f"in {IMPORT_PATH_VARIABLE}."
     )
 
@@ -99,6 +109,6 @@ def _search_roots() -> list[Path]:
     """Folders and package files to look in, in order."""
     listed = os.environ.get(IMPORT_PATH_VARIABLE, "").split(",")
     roots = [Path(entry.strip()).absolute() for entry in listed if entry.strip()]
-    site_packages = Path(__file__).resolve().parents[3]
+    site_packages = Path(__file__).resolve().parents[2]
     conda_prefix = site_packages.parent.parent.parent
     return [*roots, site_packages / "modular" / "lib" / "mojo", conda_prefix / "lib" / "mojo"]

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""BF16 linear layers that write nothing but their output's rows.
+
+- `linear`: the layer on a GPU, and the executable specification.
+- `ops`: the graph operations.
+"""
+
+from .ops import *

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""The graph operations of this package.
+
+Shapes use T for tokens, N for the features of a layer and K for its depth.
+Shapes and dtypes are checked where the graph is built, in
+`max.nn.dense_linear`.
+"""
+
+import extensibility as compiler
+from extensibility import InputTensor, ManagedTensorSlice, OutputTensor
+from max.gpu.host import DeviceContext
+from max.gpu.host.info import is_cpu
+
+from .linear import (
+    LinearProblem,
+    TensorPointer,
+    dense_linear_cpu,
+    dense_linear_gpu,
+)
+
+
+@inline(.always)
+def _pointer(tensor: ManagedTensorSlice) -> TensorPointer[Scalar[tensor.dtype]]:
+    return tensor.unsafe_ptr().unsafe_origin_cast[MutUntrackedOrigin]()
+
+
+@inline(.always)
+def _run[
+    features: Int, depth: Int, has_bias: Bool, //, target: StaticString
+](problem: LinearProblem[features, depth, has_bias], ctx: DeviceContext) raises:
+    comptime if is_cpu[target]():
+        dense_linear_cpu(problem)
+    else:
+        dense_linear_gpu(problem, ctx)
+
+
+@compiler.register("dense_linear")
+struct DenseLinear:
+    """A linear layer with a bias."""
+
+    @staticmethod
+    def execute[
+        target: StaticString, features: Int, depth: Int
+    ](
+        output: OutputTensor[dtype=.bfloat16, rank=2, ...],
+        x: InputTensor[dtype=.bfloat16, rank=2, ...],
+        weight: InputTensor[dtype=.bfloat16, rank=2, ...],
+        bias: InputTensor[dtype=.bfloat16, rank=1, ...],
+        ctx: DeviceContext,
+    ) raises:
+        """Computes `output = x @ weight.T + bias`.
+
+        Parameters:
+            target: The device kind.
+            features: N.
+            depth: K.
+
+        Args:
+            output: `[T, N]`.
+            x: `[T, K]`.
+            weight: `[N, K]`.
+            bias: `[N]`.
+            ctx: The device.
+        """
+        _run[target](
+            LinearProblem[features, depth, True](
+                _pointer(output),
+                _pointer(x),
+                _pointer(weight),
+                _pointer(bias),
+                rows=output.dim_size(0),
+            ),
+            ctx,
+        )
+
+
+@compiler.register("dense_linear_no_bias")
+struct DenseLinearNoBias:
+    """A linear layer without a bias."""
+
+    @staticmethod
+    def execute[
+        target: StaticString, features: Int, depth: Int
+    ](
+        output: OutputTensor[dtype=.bfloat16, rank=2, ...],
+        x: InputTensor[dtype=.bfloat16, rank=2, ...],
+        weight: InputTensor[dtype=.bfloat16, rank=2, ...],
+        ctx: DeviceContext,
+    ) raises:
+        """Computes `output = x @ weight.T`.
+
+        Parameters:
+            target: The device kind.
+            features: N.
+            depth: K.
+
+        Args:
+            output: `[T, N]`.
+            x: `[T, K]`.
+            weight: `[N, K]`.
+            ctx: The device.
+        """
+        _run[target](
+            LinearProblem[features, depth, False](
+                _pointer(output),
+                _pointer(x),
+                _pointer(weight),
+                # No bias is read.
+                _pointer(weight),
+                rows=output.dim_size(0),
+            ),
+            ctx,
+        )
