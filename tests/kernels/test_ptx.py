@@ -14,6 +14,7 @@ import pytest
 from ptx_assembler import PtxError, assemble, kernels
 
 TILES = ("64x16", "128x32", "128x48")
+STREAMS = ("16x8", "16x16")
 EPILOGUES = ("store", "swiglu", "scatter")
 
 
@@ -42,7 +43,8 @@ def of(ptx: dict[str, str], name: str) -> str:
 
 def test_every_kernel_is_there(ptx: dict[str, str]) -> None:
     matmuls = {f"mxfp4_moe_matmul_{tile}_{end}" for tile in TILES for end in EPILOGUES}
-    expected = {*matmuls, "mxfp4_moe_route", "mxfp4_moe_combine_top4"}
+    streams = {f"mxfp4_moe_stream_{rows}_{end}" for rows in STREAMS for end in EPILOGUES}
+    expected = {*matmuls, *streams, "mxfp4_moe_route", "mxfp4_moe_combine_top4"}
     # The compiler appends a hash.
     assert {name.rpartition("_")[0] for name in ptx} == expected
 
@@ -69,6 +71,22 @@ def test_weights_go_from_memory_to_registers_to_tensor_cores(
     # Shared memory gets copies of activations, and from registers row numbers alone: no weights.
     assert "cp.async.cg.shared.global" in text
     assert set(re.findall(r"\bst\.shared\S*", text)) == {"st.shared.b32"}
+
+
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+@pytest.mark.parametrize("rows", STREAMS)
+def test_streams_expand_in_registers(ptx: dict[str, str], rows: str, epilogue: str) -> None:
+    text = of(ptx, f"mxfp4_moe_stream_{rows}_{epilogue}")
+    # Packed weights pass through shared memory as they are.
+    assert "cp.async.cg.shared.global" in text
+    assert "mul.rn.bf16x2" in text
+    assert re.search(r"mma\.sync\.aligned\.m16n8k16\.row\.col\.f32\.bf16\.bf16\.f32", text)
+    # From registers it gets activations, reordered and 16 bytes at a time, row numbers, row tiles.
+    stores = set(re.findall(r"\bst\.shared\S*", text))
+    assert stores <= {"st.shared.b32", "st.shared.v4.b32", "st.shared.v2.b32"}, stores
+    # Programmatic dependent launch.
+    assert "griddepcontrol.wait" in text
+    assert "griddepcontrol.launch_dependents" in text
 
 
 def test_the_assembler_reports_spills_and_errors() -> None:

@@ -5,8 +5,11 @@
 - `mxfp4`: the number format.
 - `problem`: the operands of a grouped matmul and its row maps.
 - `matmul_cpu`: the executable specification.
-- `matmul_sm90`, with `expand_sm90`, `activation_stage` and `tile_schedule`:
-  the Hopper kernel.
+- `stream_sm90`, with `stream_layout`, `stream_schedule`, `weight_stream` and
+  `activation_rows`: the Hopper kernel for few rows an expert.
+- `matmul_sm90`, with `activation_stage` and `tile_schedule`: the Hopper kernel
+  for more rows, and for shapes that do not stream.
+- `expand_sm90`: packed elements to tensor-core fragments, in registers.
 - `epilogue`: what follows the sums: store, bias + SwiGLU, bias + weight.
 - `routing`, `combine`: what comes before and after the matmuls.
 - `dispatch`: which implementation and which tile sizes.

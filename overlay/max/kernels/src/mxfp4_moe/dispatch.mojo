@@ -9,10 +9,17 @@ from .epilogue import Epilogue
 from .matmul_cpu import grouped_matmul_cpu
 from .matmul_sm90 import TileShape, grouped_matmul_sm90
 from .problem import MatmulProblem, RowMap
+from .stream_layout import StreamLayout, StreamShape
+from .stream_sm90 import stream_matmul_sm90
 
 
 def grouped_matmul[
-    RowMapType: RowMap, EpilogueType: Epilogue, //, target: StaticString
+    RowMapType: RowMap,
+    EpilogueType: Epilogue,
+    //,
+    target: StaticString,
+    *,
+    tables_ready: Bool = False,
 ](
     problem: MatmulProblem,
     rows: RowMapType,
@@ -25,6 +32,8 @@ def grouped_matmul[
         RowMapType: Finds the activation row of a routed row.
         EpilogueType: What happens to each pair of sums.
         target: The device kind that the graph compiler places the op on.
+        tables_ready: Whether `starts` and `expert_ids` were complete before
+            the kernel began that comes before this one.
 
     Args:
         problem: The operands and their sizes.
@@ -43,9 +52,24 @@ def grouped_matmul[
     else:
         # Rows an expert can expect decide how many of them share one pass
         # over its packed bytes.
-        if problem.rows < 8 * problem.groups:
+        if _streams[StreamShape.FEW_ROWS](problem, 6):
+            stream_matmul_sm90[StreamShape.FEW_ROWS, tables_ready=tables_ready](
+                problem, rows, epilogue, ctx
+            )
+        elif _streams[StreamShape.SOME_ROWS](problem, 24):
+            stream_matmul_sm90[
+                StreamShape.SOME_ROWS, tables_ready=tables_ready
+            ](problem, rows, epilogue, ctx)
+        elif problem.rows < 8 * problem.groups:
             grouped_matmul_sm90[TileShape.DECODE](problem, rows, epilogue, ctx)
         elif problem.rows < 48 * problem.groups:
             grouped_matmul_sm90[TileShape.MIXED](problem, rows, epilogue, ctx)
         else:
             grouped_matmul_sm90[TileShape.PREFILL](problem, rows, epilogue, ctx)
+
+
+def _streams[shape: StreamShape](problem: MatmulProblem, rows: Int32) -> Bool:
+    # Whether fewer rows than that come to a group, and the weights can stream.
+    return problem.rows < rows * problem.groups and StreamLayout[shape].fits(
+        problem
+    )

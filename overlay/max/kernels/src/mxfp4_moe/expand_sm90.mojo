@@ -36,6 +36,15 @@ struct BlockScale(TrivialRegisterPassable):
     var second: UInt32
     """What is missing from `first`: 1, a power of two, or NaN."""
 
+    comptime ZERO = Self(first=0, second=0)
+    """What makes any element a zero."""
+
+    @inline(.always)
+    def __init__(out self, *, first: UInt32, second: UInt32):
+        """Makes factors as they are given."""
+        self.first = first
+        self.second = second
+
     @inline(.always)
     def __init__(out self, scale: UInt8):
         """Makes the factors of a scale byte.
@@ -51,6 +60,16 @@ struct BlockScale(TrivialRegisterPassable):
             self.second = 0x7FFF
         self.first |= self.first << 16
         self.second |= self.second << 16
+
+    @inline(.always)
+    def __init__(out self, *, small: UInt8):
+        """Makes the factors of a scale byte of at most 128, in one step.
+
+        Args:
+            small: An E8M0 scale.
+        """
+        self.first = UInt32(small) * 0x0080_0080 + 0x3F00_3F00
+        self.second = 0x3F80_3F80
 
 
 @inline(.always)

@@ -234,7 +234,8 @@ struct Down:
             expert_ids,
             output.dim_size(0),
         )
-        grouped_matmul[target](
+        # Whatever made the gated rows read the tables, so they are complete.
+        grouped_matmul[target, tables_ready=True](
             problem,
             SameRow(),
             BiasWeightScatter(

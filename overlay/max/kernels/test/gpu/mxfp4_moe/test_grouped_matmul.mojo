@@ -27,8 +27,56 @@ from mxfp4_moe.matmul_cpu import grouped_matmul_cpu
 from mxfp4_moe.matmul_sm90 import TileShape, grouped_matmul_sm90
 from mxfp4_moe.problem import GatherRow, MatmulProblem, RowMap, SameRow
 from mxfp4_moe.routing import RoutingTables, route_cpu, route_gpu
+from mxfp4_moe.stream_layout import StreamLayout, StreamShape
+from mxfp4_moe.stream_sm90 import stream_matmul_sm90
 
 comptime TOP_K = 4
+
+
+@fieldwise_init
+struct Kernel(TrivialRegisterPassable):
+    """One of the kernels that a dispatch can choose."""
+
+    var tile: TileShape
+    """The tile, for the kernel of tiles."""
+    var stream: StreamShape
+    """How blocks work, for the streaming kernel; no slots for the other."""
+
+    comptime DECODE = Self(TileShape.DECODE, StreamShape(0, 0))
+    comptime MIXED = Self(TileShape.MIXED, StreamShape(0, 0))
+    comptime PREFILL = Self(TileShape.PREFILL, StreamShape(0, 0))
+    comptime STREAM_FEW = Self(TileShape.DECODE, StreamShape.FEW_ROWS)
+    comptime STREAM_SOME = Self(TileShape.DECODE, StreamShape.SOME_ROWS)
+    # Few steps ahead, so that short sums stream as well.
+    comptime STREAM_SHORT = Self(TileShape.DECODE, StreamShape(1, 3))
+
+    def name(self) -> String:
+        if self.stream.slots > 0:
+            return String(
+                t"stream of {self.stream.rows()}, {self.stream.slots} slots"
+            )
+        return String(t"{self.tile.features()}x{self.tile.rows()}")
+
+    @staticmethod
+    def takes[kernel: Self](problem: MatmulProblem) -> Bool:
+        """Returns whether the kernel takes a problem."""
+        comptime if kernel.stream.slots > 0:
+            return StreamLayout[kernel.stream].fits(problem)
+        return True
+
+
+def launch[
+    RowMapType: RowMap, EpilogueType: Epilogue, //, kernel: Kernel
+](
+    problem: MatmulProblem,
+    rows: RowMapType,
+    epilogue: EpilogueType,
+    ctx: DeviceContext,
+) raises:
+    comptime if kernel.stream.slots > 0:
+        stream_matmul_sm90[kernel.stream](problem, rows, epilogue, ctx)
+    else:
+        grouped_matmul_sm90[kernel.tile](problem, rows, epilogue, ctx)
 
 
 struct Tensor[dtype: DType](Movable):
@@ -279,7 +327,7 @@ def check[
     RowMapType: RowMap,
     EpilogueType: Epilogue,
     //,
-    tile: TileShape,
+    kernel: Kernel,
 ](
     name: String,
     shape: Shape,
@@ -294,19 +342,21 @@ def check[
     ctx: DeviceContext,
 ) raises:
     """Runs one matmul on both devices and compares."""
+    if not Kernel.takes[kernel](operands.problem(shape, on_device=True)):
+        return
     poison(actual, ctx)
     grouped_matmul_cpu(
         operands.problem(shape, on_device=False), rows_host, epilogue_host
     )
     if shape.rows() > 0:
-        grouped_matmul_sm90[tile](
+        launch[kernel](
             operands.problem(shape, on_device=True),
             rows_device,
             epilogue_device,
             ctx,
         )
     compare(
-        String(t"{tile.features()}x{tile.rows()} {shape.name}, {name}"),
+        String(t"{kernel.name()} {shape.name}, {name}"),
         expected,
         actual,
         len(expected.host) if shape.rows() > 0 else 0,
@@ -315,11 +365,11 @@ def check[
     )
 
 
-def check_store[tile: TileShape](shape: Shape, ctx: DeviceContext) raises:
+def check_store[kernel: Kernel](shape: Shape, ctx: DeviceContext) raises:
     var operands = Operands(shape, ctx)
     var expected = Tensor[.bfloat16](ctx, shape.rows() * shape.features)
     var actual = Tensor[.bfloat16](ctx, shape.rows() * shape.features)
-    check[tile](
+    check[kernel](
         "store",
         shape,
         operands,
@@ -335,11 +385,11 @@ def check_store[tile: TileShape](shape: Shape, ctx: DeviceContext) raises:
     _ = operands^
 
 
-def check_swiglu[tile: TileShape](shape: Shape, ctx: DeviceContext) raises:
+def check_swiglu[kernel: Kernel](shape: Shape, ctx: DeviceContext) raises:
     var operands = Operands(shape, ctx)
     var expected = Tensor[.bfloat16](ctx, shape.rows() * shape.features // 2)
     var actual = Tensor[.bfloat16](ctx, shape.rows() * shape.features // 2)
-    check[tile](
+    check[kernel](
         "swiglu",
         shape,
         operands,
@@ -361,11 +411,11 @@ def check_swiglu[tile: TileShape](shape: Shape, ctx: DeviceContext) raises:
     _ = operands^
 
 
-def check_scatter[tile: TileShape](shape: Shape, ctx: DeviceContext) raises:
+def check_scatter[kernel: Kernel](shape: Shape, ctx: DeviceContext) raises:
     var operands = Operands(shape, ctx)
     var expected = Tensor[.float32](ctx, shape.rows() * shape.features)
     var actual = Tensor[.float32](ctx, shape.rows() * shape.features)
-    check[tile](
+    check[kernel](
         "scatter",
         shape,
         operands,
@@ -393,35 +443,36 @@ def check_scatter[tile: TileShape](shape: Shape, ctx: DeviceContext) raises:
     _ = operands^
 
 
-def check_tile[tile: TileShape](cases: List[Shape], ctx: DeviceContext) raises:
+def check_kernel[kernel: Kernel](cases: List[Shape], ctx: DeviceContext) raises:
     for shape in cases:
-        check_store[tile](shape, ctx)
-        check_swiglu[tile](shape, ctx)
-        check_scatter[tile](shape, ctx)
+        check_store[kernel](shape, ctx)
+        check_swiglu[kernel](shape, ctx)
+        check_scatter[kernel](shape, ctx)
 
 
-def check_every_value[tile: TileShape](ctx: DeviceContext) raises:
+def check_every_value[kernel: Kernel](ctx: DeviceContext) raises:
     """Every code times every scale byte, bit for bit.
 
     Feature `16 * scale + code` has one element of that code, at a position of
     its own, and zeros besides; activations are all one.
     """
-    var shape = Shape("values", [1], 4096, 64)
+    comptime depth = 256
+    var shape = Shape("values", [1], 4096, depth)
     var operands = Operands(shape, ctx)
-    for i in range(64):
+    for i in range(depth):
         operands.activations.host[i] = 1
     for feature in range(4096):
         var code = UInt8(feature % 16)
-        var position = feature % 7 * 9
-        for byte in range(32):
-            operands.blocks.host[feature * 32 + byte] = 0
-        operands.blocks.host[feature * 32 + position // 2] = (
+        var position = feature % 7 * 41
+        for byte in range(depth // 2):
+            operands.blocks.host[feature * depth // 2 + byte] = 0
+        operands.blocks.host[feature * depth // 2 + position // 2] = (
             code << 4 if position % 2 else code
         )
-        # The block without the element has a scale of its own.
-        operands.scales.host[feature * 2] = 127
-        operands.scales.host[feature * 2 + 1] = 127
-        operands.scales.host[feature * 2 + position // 32] = UInt8(
+        # The blocks without the element have a scale of their own.
+        for block in range(depth // 32):
+            operands.scales.host[feature * depth // 32 + block] = 127
+        operands.scales.host[feature * depth // 32 + position // 32] = UInt8(
             feature // 16
         )
     operands.activations.device.enqueue_copy_from(operands.activations.host)
@@ -435,7 +486,7 @@ def check_every_value[tile: TileShape](ctx: DeviceContext) raises:
         SameRow(),
         StoreBF16(expected.on_host(), 4096),
     )
-    grouped_matmul_sm90[tile](
+    launch[kernel](
         operands.problem(shape, on_device=True),
         SameRow(),
         StoreBF16(actual.on_device(), 4096),
@@ -463,14 +514,14 @@ def check_every_value[tile: TileShape](ctx: DeviceContext) raises:
     _ = operands^
 
 
-def check_far_expert[tile: TileShape](ctx: DeviceContext) raises:
+def check_far_expert[kernel: Kernel](ctx: DeviceContext) raises:
     """An expert whose packed bytes begin past 4 GiB.
 
     The GPU's stack holds only that expert's weights; the bytes before them are
     whatever was there.
     """
     comptime experts = 1040
-    var shape = Shape("past 4 GiB", [5], 1024, 8192)
+    var shape = Shape("past 4 GiB", [5], 2048, 4096)
     var operands = Operands(shape, ctx)
     var blocks = len(operands.blocks.host)
     var scales = len(operands.scales.host)
@@ -504,7 +555,7 @@ def check_far_expert[tile: TileShape](ctx: DeviceContext) raises:
         .unsafe_mut_cast[True]()
         .unsafe_origin_cast[MutUntrackedOrigin]()
     )
-    grouped_matmul_sm90[tile](
+    launch[kernel](
         problem,
         SameRow(),
         StoreBF16(actual.on_device(), Int32(shape.features)),
@@ -603,26 +654,31 @@ def main() raises:
             Shape("one row", [1], 8, 32),
             Shape("one row, K = 96", [0, 1, 0], 40, 96),
             Shape("experts with none", [0, 3, 0, 0, 5, 0], 48, 160),
-            Shape("all on one", [0, 0, 37, 0], 72, 288),
+            Shape("all on one", [0, 0, 37, 0], 80, 288),
             Shape("one a group", even(40, 1), 16, 128),
-            Shape("K = 1440", [1, 0, 9, 2], 40, 1440),
-            Shape("K = 2880", [4, 8, 1, 0, 17], 136, 2880),
-            Shape("long tail", [63, 1, 64, 65], 264, 512),
-            Shape("repeated ids", [3, 2, 4], 24, 64, ids=[5, 0, 5], experts=6),
-            Shape("no expert", [3, 9, 4], 24, 64, ids=[1, -1, 0], experts=2),
-            Shape("gaps", [3, 9, 4], 24, 64, lead=11, trail=70),
+            Shape("K = 1440", [1, 0, 9, 2], 48, 1440),
+            Shape("K = 2880", [4, 8, 1, 0, 17], 144, 2880),
+            Shape("long tail", [63, 1, 64, 65], 272, 512),
+            Shape("repeated ids", [3, 2, 4], 32, 64, ids=[5, 0, 5], experts=6),
+            Shape("no expert", [3, 9, 4], 32, 64, ids=[1, -1, 0], experts=2),
+            Shape("gaps", [3, 9, 4], 32, 64, lead=11, trail=70),
             Shape("gpt-oss gate/up, one token", [1, 0, 1, 1, 1], 5760, 2880),
             Shape("gpt-oss down, two tokens", [2, 1, 1, 3, 1], 2880, 2880),
             Shape("few rows of many experts", spread(32, 8), 136, 224),
-            Shape("random", spread(32, 200), 104, 416),
+            Shape("random", spread(32, 200), 112, 416),
             Shape("many", spread(128, 900), 56, 224),
         ]
-        check_tile[TileShape.DECODE](cases, ctx)
-        check_tile[TileShape.MIXED](cases, ctx)
-        check_tile[TileShape.PREFILL](cases, ctx)
-        check_every_value[TileShape.DECODE](ctx)
-        check_every_value[TileShape.PREFILL](ctx)
-        check_far_expert[TileShape.DECODE](ctx)
+        check_kernel[Kernel.STREAM_FEW](cases, ctx)
+        check_kernel[Kernel.STREAM_SOME](cases, ctx)
+        check_kernel[Kernel.STREAM_SHORT](cases, ctx)
+        check_kernel[Kernel.DECODE](cases, ctx)
+        check_kernel[Kernel.MIXED](cases, ctx)
+        check_kernel[Kernel.PREFILL](cases, ctx)
+        check_every_value[Kernel.STREAM_SHORT](ctx)
+        check_every_value[Kernel.DECODE](ctx)
+        check_every_value[Kernel.PREFILL](ctx)
+        check_far_expert[Kernel.DECODE](ctx)
+        check_far_expert[Kernel.STREAM_SHORT](ctx)
         check_route(0, 8, False, ctx)
         check_route(1, 32, False, ctx)
         check_route(77, 128, False, ctx)

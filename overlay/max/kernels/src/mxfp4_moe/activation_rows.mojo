@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""A row tile's BF16 activations over all of K, in shared memory.
+
+Eight neighbouring elements are a unit. A warp reads, at each step of 128
+elements, unit after unit of its lanes' own rows and blocks: 32 units at a time,
+which lie side by side. Within a unit elements are in the order in which
+`expand_word` expands weights.
+"""
+
+from std.memory import bitcast
+
+from max.gpu import WARP_SIZE, thread_idx
+from max.gpu.sync import barrier
+
+
+from .expand_sm90 import pair_activations
+from .problem import MatmulProblem, RowMap
+from .stream_layout import (
+    STEP_DEPTH,
+    THREADS,
+    SharedPointer,
+    StreamLayout,
+    StreamShape,
+)
+from .tile_schedule import RowTile
+
+comptime UNIT_ELEMENTS = 8
+"""BF16 elements of a unit: 16 bytes, and one word of packed codes."""
+
+comptime _UNITS_PER_STEP = STEP_DEPTH // UNIT_ELEMENTS
+
+
+@inline(.always)
+def load_activations[
+    RowMapType: RowMap, shape: StreamShape
+](
+    problem: MatmulProblem,
+    rows: RowMapType,
+    layout: StreamLayout[shape],
+    shared: SharedPointer[UInt8],
+    row_tile: RowTile,
+):
+    """Replaces the activations in shared memory, with all threads of the block.
+
+    Rows that the tile does not have are left as they are: a row only reaches
+    its own column of sums.
+
+    Parameters:
+        RowMapType: Finds the activation row of a routed row.
+        shape: How a thread block works.
+
+    Args:
+        problem: The operands and their sizes.
+        rows: Maps a routed row to its activation row.
+        layout: Where things lie in shared memory.
+        shared: The block's shared memory.
+        row_tile: The rows.
+    """
+    var target = shared.unsafe_offset(layout.activations()).unsafe_bitcast[
+        UInt32
+    ]()
+    var sources = shared.unsafe_offset(layout.sources()).unsafe_bitcast[Int32]()
+    var thread = Int(thread_idx.x)
+    # The previous tile's last products are done.
+    barrier()
+    if thread < row_tile.count:
+        sources[unsafe_offset=thread] = Int32(
+            rows.source_row(row_tile.first + thread)
+        )
+    barrier()
+    var depth = Int(problem.depth)
+    var row_units = layout.steps() * _UNITS_PER_STEP
+    for i in range(thread, row_units * row_tile.count, THREADS):
+        var row, unit = divmod(i, row_units)
+        var elements = SIMD[.uint32, 4](0)
+        # Elements past K are zeros, since a NaN would meet zero weights.
+        if unit * UNIT_ELEMENTS < depth:
+            elements = pair_activations(
+                bitcast[.uint32, 4](
+                    problem.activations.unsafe_address_space_cast[
+                        .GLOBAL
+                    ]().unsafe_load[width=UNIT_ELEMENTS, alignment=16](
+                        Int(sources[unsafe_offset=row]) * depth
+                        + unit * UNIT_ELEMENTS
+                    )
+                )
+            )
+        var step, unit_of_step = divmod(unit, _UNITS_PER_STEP)
+        var block, unit_of_block = divmod(unit_of_step, 4)
+        var octet, row_of_octet = divmod(row, 8)
+        target.unsafe_store[alignment=16](
+            (
+                activation_unit[shape.row_octets](step, octet, unit_of_block)
+                + row_of_octet * 4
+                + block
+            )
+            * 4,
+            elements,
+        )
+    barrier()
+
+
+@inline(.always)
+def activation_unit[row_octets: Int](step: Int, octet: Int, unit: Int) -> Int:
+    """Returns the number of the unit that lane 0 reads.
+
+    Parameters:
+        row_octets: Groups of eight rows of a row tile.
+
+    Args:
+        step: The step along K.
+        octet: Which eight rows.
+        unit: Which of a block's four units.
+    """
+    return ((step * row_octets + octet) * 4 + unit) * WARP_SIZE

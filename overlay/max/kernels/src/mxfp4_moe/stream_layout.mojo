@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""Where the streaming matmul keeps things in shared memory."""
+
+from std.math import ceildiv
+from std.memory import Pointer
+
+from max.gpu import WARP_SIZE
+
+from .mxfp4 import BLOCK_ELEMENTS
+from .problem import MatmulProblem
+from .stream_schedule import PANEL_FEATURES, UnitSchedule
+
+comptime SharedPointer[T: AnyType] = Pointer[
+    T, MutUntrackedOrigin, address_space=.SHARED
+]
+"""A place in a thread block's shared memory."""
+
+comptime WARPS = 16
+"""Warps of a thread block."""
+
+comptime THREADS = WARPS * WARP_SIZE
+"""Threads of a thread block."""
+
+comptime STEP_DEPTH = 128
+"""Elements along K of a warp's step: a block for each thread of a quad."""
+
+comptime STEP_BLOCKS = STEP_DEPTH // BLOCK_ELEMENTS
+"""MXFP4 blocks of a weight row in a step."""
+
+comptime STEP_BYTES = PANEL_FEATURES * STEP_DEPTH // 2
+"""Packed elements that a warp reads at a step."""
+
+comptime _MAX_SHARED_BYTES = 226 * 1024
+"""What a thread block can have on Hopper, less 1 KiB for block reductions."""
+
+
+@fieldwise_init
+struct StreamShape(TrivialRegisterPassable):
+    """How a thread block works.
+
+    The constants were chosen by measurement: see `docs/kernel-log.md`.
+    """
+
+    var row_octets: Int
+    """Groups of eight rows of a row tile."""
+    var slots: Int
+    """Steps of weights that a warp has room for, three or more: one in use,
+    the others on their way."""
+
+    comptime FEW_ROWS = Self(1, 8)
+    """Up to eight rows an expert: as many bytes on their way as fit."""
+
+    comptime SOME_ROWS = Self(2, 5)
+    """Up to sixteen rows an expert."""
+
+    @inline(.always)
+    def rows(self) -> Int:
+        """Returns the rows of a row tile."""
+        return self.row_octets * 8
+
+
+@fieldwise_init
+struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
+    """Offsets into a block's shared memory, in bytes.
+
+    In order: each warp's slots, each warp's two sets of scales, activations,
+    the rows' sources, the schedule.
+
+    Parameters:
+        shape: How a thread block works.
+    """
+
+    var depth: Int
+    """Length of the sum, K."""
+    var groups: Int
+    """Expert groups."""
+
+    @inline(.always)
+    def steps(self) -> Int:
+        """Returns the steps along K, the last one perhaps not full."""
+        return ceildiv(self.depth, STEP_DEPTH)
+
+    @inline(.always)
+    def row_blocks(self) -> Int:
+        """Returns the blocks of a weight row."""
+        return self.depth // BLOCK_ELEMENTS
+
+    @inline(.always)
+    def scale_bytes(self) -> Int:
+        """Returns the scales of a panel."""
+        return PANEL_FEATURES * self.row_blocks()
+
+    @inline(.always)
+    def slots(self, warp: Int) -> Int:
+        """Returns where a warp's slots start."""
+        return warp * Self.shape.slots * STEP_BYTES
+
+    @inline(.always)
+    def scales(self, warp: Int) -> Int:
+        """Returns where a warp's scales start."""
+        return self.slots(WARPS) + warp * 2 * self.scale_bytes()
+
+    @inline(.always)
+    def activations(self) -> Int:
+        """Returns where activations start."""
+        return self.scales(WARPS)
+
+    @inline(.always)
+    def sources(self) -> Int:
+        """Returns where the rows' sources start."""
+        return (
+            self.activations()
+            + self.steps() * STEP_DEPTH * Self.shape.rows() * 2
+        )
+
+    @inline(.always)
+    def schedule(self) -> Int:
+        """Returns where the schedule starts."""
+        return self.sources() + Self.shape.rows() * 4
+
+    @inline(.always)
+    def shared_bytes(self) -> Int:
+        """Returns the size of it all."""
+        return self.schedule() + UnitSchedule.shared_bytes(self.groups)
+
+    @staticmethod
+    def fits(problem: MatmulProblem) -> Bool:
+        """Returns whether the streaming matmul takes a problem.
+
+        Shared memory must hold everything, the features must make whole
+        panels, so that their scales start at 16 bytes, and a warp's slots must
+        not reach past the next panel.
+
+        Args:
+            problem: The operands and their sizes.
+        """
+        var layout = Self(Int(problem.depth), Int(problem.groups))
+        return (
+            Int(problem.features) % PANEL_FEATURES == 0
+            and layout.steps() >= Self.shape.slots - 1
+            and layout.shared_bytes() <= _MAX_SHARED_BYTES
+        )

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""How thread blocks share the weights that a routing selected.
+
+A panel is the packed weights of 16 neighbouring features of one expert over
+all of K, contiguous in memory. A unit of work is one panel met by one row tile:
+up to a tile's rows of one group. Units are numbered along the features of the
+first row tile, then of the second, and each thread block takes an equal,
+contiguous range of them. So the weights are read evenly whatever the routing,
+and a block changes its activations only once or twice.
+"""
+
+from std.math import ceildiv
+from std.memory import Pointer
+from std.sys import size_of
+
+from max.gpu import WARP_SIZE, lane_id, thread_idx, warp_id
+from max.gpu.primitives import warp
+from max.gpu.sync import barrier
+
+from .problem import MatmulProblem
+from .tile_schedule import RowTile
+
+comptime PANEL_FEATURES = 16
+"""Features of a panel: the rows of A in `mma.m16n8k16`."""
+
+
+@fieldwise_init
+struct GroupTiles(TrivialRegisterPassable):
+    """The row tiles of one group."""
+
+    var end: Int32
+    """The row tiles of the groups up to and with this one."""
+    var expert: Int32
+    """The group's expert."""
+    var first_row: Int32
+    """The group's first routed row."""
+    var rows: Int32
+    """Its rows."""
+
+
+@fieldwise_init
+struct UnitSchedule(TrivialRegisterPassable):
+    """The row tiles of all groups, listed in shared memory."""
+
+    var tiles: Pointer[GroupTiles, MutUntrackedOrigin, address_space=.SHARED]
+    """The row tiles of each group."""
+    var groups: Int
+    """Groups."""
+    var tile_rows: Int
+    """Rows of a tile."""
+
+    @staticmethod
+    def shared_bytes(groups: Int) -> Int:
+        """Returns the shared memory of the list, for a number of groups."""
+        return groups * size_of[GroupTiles]()
+
+    @inline(.always)
+    def build(self, problem: MatmulProblem, threads: Int) -> Int:
+        """Fills the list, together with all threads of the block.
+
+        Args:
+            problem: The operands and their sizes.
+            threads: Threads of the block.
+
+        Returns:
+            The number of row tiles. Groups of no expert have none.
+        """
+        for group in range(Int(thread_idx.x), self.groups, threads):
+            var first, end = problem.group_bounds(group)
+            var expert = problem.group_expert(group)
+            var rows = end - first if expert >= 0 else 0
+            self.tiles[unsafe_offset=group] = GroupTiles(
+                Int32(ceildiv(rows, self.tile_rows)),
+                Int32(expert),
+                Int32(first),
+                Int32(rows),
+            )
+        barrier()
+        if warp_id() == 0:
+            var before = Int32(0)
+            for base in range(0, self.groups, WARP_SIZE):
+                var group = base + Int(lane_id())
+                var count = Int32(0)
+                if group < self.groups:
+                    count = self.tiles[unsafe_offset=group].end
+                var through = before + warp.prefix_sum(count)
+                if group < self.groups:
+                    self.tiles[unsafe_offset=group].end = through
+                before = warp.shuffle_idx(through, UInt32(WARP_SIZE - 1))
+        barrier()
+        return Int(self.tiles[unsafe_offset=self.groups - 1].end)
+
+    @inline(.always)
+    def row_tile(self, index: Int) -> RowTile:
+        """Finds a row tile.
+
+        Args:
+            index: The row tile, less than `build` returned.
+
+        Returns:
+            Its expert and rows.
+        """
+        var low = 0
+        var high = self.groups - 1
+        while low < high:
+            var middle = (low + high) // 2
+            if Int(self.tiles[unsafe_offset=middle].end) > index:
+                high = middle
+            else:
+                low = middle + 1
+        var group = self.tiles[unsafe_offset=low]
+        # The tiles of this group that come before.
+        var rows = Int(group.rows)
+        var skipped = index - (Int(group.end) - ceildiv(rows, self.tile_rows))
+        var first = skipped * self.tile_rows
+        return RowTile(
+            Int(group.expert),
+            Int(group.first_row) + first,
+            min(self.tile_rows, rows - first),
+        )

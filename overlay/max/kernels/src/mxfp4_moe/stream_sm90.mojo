@@ -1,0 +1,430 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""The grouped MXFP4 matmul on Hopper for few rows: weights at memory speed.
+
+One thread block an SM, whose warps each keep a stream of packed weights of
+their own on the way. A warp meets a panel of 16 features with a row tile's
+activations, which stay in shared memory for all of the tile's panels; the
+warps take panels in turn and wait for each other only where the row tile
+changes.
+"""
+
+from std.memory import bitcast
+from std.utils import StaticTuple
+
+from max.gpu import (
+    MAX_THREADS_PER_BLOCK_METADATA,
+    WARP_SIZE,
+    block_idx,
+    grid_dim,
+    lane_id,
+    thread_idx,
+    warp_id,
+)
+from max.gpu.compute.mma import mma
+from max.gpu.host import DeviceAttribute, DeviceContext, FuncAttribute
+from max.gpu.memory import external_memory
+from max.gpu.primitives import block, warp
+from max.gpu.primitives.grid_controls import (
+    PDLLevel,
+    launch_dependent_grids,
+    pdl_launch_attributes,
+    wait_on_dependent_grids,
+)
+
+from .activation_rows import activation_unit, load_activations
+from .epilogue import Epilogue
+from .expand_sm90 import BlockScale, expand_word
+from .mxfp4 import BLOCK_BYTES
+from .problem import MatmulProblem, RowMap
+from .stream_layout import (
+    STEP_BLOCKS,
+    STEP_DEPTH,
+    THREADS,
+    WARPS,
+    SharedPointer,
+    StreamLayout,
+    StreamShape,
+)
+from .stream_schedule import PANEL_FEATURES, GroupTiles, UnitSchedule
+from .tile_schedule import RowTile
+from .weight_stream import WeightStream, next_slot
+
+
+@__llvm_metadata(
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS))
+)
+@__name(t"mxfp4_moe_stream_16x{shape.rows()}_{EpilogueType.NAME}")
+def _stream_kernel[
+    RowMapType: RowMap,
+    EpilogueType: Epilogue,
+    shape: StreamShape,
+    tables_ready: Bool,
+](problem: MatmulProblem, rows: RowMapType, epilogue: EpilogueType):
+    var layout = StreamLayout[shape](Int(problem.depth), Int(problem.groups))
+    var shared = external_memory[UInt8, address_space=.SHARED, alignment=128]()
+    var schedule = UnitSchedule(
+        shared.unsafe_offset(layout.schedule()).unsafe_bitcast[GroupTiles](),
+        Int(problem.groups),
+        shape.rows(),
+    )
+    comptime if not tables_ready:
+        wait_on_dependent_grids()
+        launch_dependent_grids()
+    var row_tiles = schedule.build(problem, THREADS)
+
+    var panels = Int(problem.features) // PANEL_FEATURES
+    var units = row_tiles * panels
+    var first_unit = units * Int(block_idx.x) // Int(grid_dim.x)
+    var end_unit = units * (Int(block_idx.x) + 1) // Int(grid_dim.x)
+    var mine = first_unit + Int(warp_id())
+    var weights = WeightStream[shape](
+        problem, layout, shared, panels, mine, end_unit
+    )
+    for _ in range(shape.slots - 1):
+        weights.copy_step(problem, schedule)
+    comptime if tables_ready:
+        wait_on_dependent_grids()
+        launch_dependent_grids()
+
+    var panel = WarpPanel[shape](layout, shared)
+    var unit = first_unit
+    while unit < end_unit:
+        var tile = unit // panels
+        var row_tile = schedule.row_tile(tile)
+        var tile_end = min(end_unit, (tile + 1) * panels)
+        load_activations(problem, rows, layout, shared, row_tile)
+        while mine < tile_end:
+            var sums = panel.multiply(problem, schedule, weights)
+            _store(epilogue, sums, row_tile, mine % panels * PANEL_FEATURES)
+            mine += WARPS
+        unit = tile_end
+
+    _store_empty_rows(problem, epilogue)
+
+
+struct WarpPanel[shape: StreamShape](TrivialRegisterPassable):
+    """A warp's products, panel after panel.
+
+    Parameters:
+        shape: How a thread block works.
+    """
+
+    comptime _CHAINS = 4 // Self.shape.row_octets
+    """Sums of the same row, so that no product waits for the one before it."""
+
+    comptime _Sums = StaticTuple[
+        SIMD[.float32, 4], Self._CHAINS * Self.shape.row_octets
+    ]
+
+    var shared: SharedPointer[UInt8]
+    """The block's shared memory."""
+    var first_slot: Int32
+    """Where this lane's bytes of the first slot lie."""
+    var slot: Int32
+    """Where this lane's bytes of the next step lie."""
+    var activations: Int32
+    """Where this lane's unit of the first step lies."""
+    var scales: Int32
+    """Where the warp's scales start: two sets."""
+    var scale_bytes: Int32
+    """Scales of a panel."""
+    var set: Int32
+    """The set of scales of the next panel."""
+    var row_blocks: Int32
+    """Blocks of a weight row."""
+    var whole_steps: Int32
+    """Steps of which every lane has a block."""
+    var tail_lanes: Int32
+    """Lanes of a quad that have one of the last step, if not all have."""
+
+    @inline(.always)
+    def __init__(
+        out self,
+        layout: StreamLayout[Self.shape],
+        shared: SharedPointer[UInt8],
+    ):
+        """Begins with the warp's first panel.
+
+        Args:
+            layout: Where things lie in shared memory.
+            shared: The block's shared memory.
+        """
+        var warp = Int(warp_id())
+        var lane = Int(lane_id())
+        self.shared = shared
+        self.first_slot = Int32(layout.slots(warp) + lane * BLOCK_BYTES)
+        self.slot = self.first_slot
+        self.activations = Int32(layout.activations() + lane * 16)
+        self.scales = Int32(layout.scales(warp))
+        self.scale_bytes = Int32(layout.scale_bytes())
+        self.set = 0
+        self.row_blocks = Int32(layout.row_blocks())
+        self.whole_steps = Int32(layout.depth // STEP_DEPTH)
+        self.tail_lanes = self.row_blocks % Int32(STEP_BLOCKS)
+
+    @inline(.always)
+    def multiply(
+        mut self,
+        problem: MatmulProblem,
+        schedule: UnitSchedule,
+        mut weights: WeightStream[Self.shape],
+    ) -> StaticTuple[SIMD[.float32, 4], Self.shape.row_octets]:
+        """Multiplies the next panel.
+
+        Args:
+            problem: The operands and their sizes.
+            schedule: The row tiles.
+            weights: The warp's packed weights.
+
+        Returns:
+            For each eight rows, this lane's sums: two rows of one feature, then
+            of the next.
+        """
+        var sums = Self._Sums(fill=SIMD[.float32, 4](0))
+        var scales = self.scales + self.set * self.scale_bytes
+        self.set ^= 1
+        weights.wait[1]()
+        if _any_large(
+            self.shared.unsafe_offset(Int(scales)), Int(self.scale_bytes)
+        ):
+            self._multiply_steps[two_steps=True](
+                sums, scales, problem, schedule, weights
+            )
+        else:
+            self._multiply_steps[two_steps=False](
+                sums, scales, problem, schedule, weights
+            )
+        var totals = StaticTuple[SIMD[.float32, 4], Self.shape.row_octets](
+            fill=SIMD[.float32, 4](0)
+        )
+        comptime octets = Self.shape.row_octets
+        comptime for octet in range(octets):
+            comptime for chain in range(Self._CHAINS):
+                totals[octet] += sums[chain * octets + octet]
+        return totals
+
+    @inline(.always)
+    def _multiply_steps[
+        *, two_steps: Bool
+    ](
+        mut self,
+        mut sums: Self._Sums,
+        panel_scales: Int32,
+        problem: MatmulProblem,
+        schedule: UnitSchedule,
+        mut weights: WeightStream[Self.shape],
+    ):
+        comptime stride = Int32(STEP_BLOCKS)
+        comptime activation_stride = Int32(
+            activation_unit[Self.shape.row_octets](1, 0, 0) * 16
+        )
+        var quad_row, quad = divmod(Int32(lane_id()), 4)
+        var scales = panel_scales + 2 * quad_row * self.row_blocks + quad
+        var activations = self.activations
+        var steps = self.whole_steps
+        # In pairs, so that one step's products fill the other's gaps.
+        while steps >= 2:
+            weights.wait[2]()
+            self._step[0, two_steps=two_steps](sums, scales, activations, True)
+            self._step[2, two_steps=two_steps](
+                sums, scales + stride, activations + activation_stride, True
+            )
+            weights.copy_step(problem, schedule)
+            weights.copy_step(problem, schedule)
+            scales += 2 * stride
+            activations += 2 * activation_stride
+            steps -= 2
+        # Then the whole step that is left, if any, and the one that is not.
+        var lanes = Int32(STEP_BLOCKS) if steps == 1 else self.tail_lanes
+        while lanes > 0:
+            weights.wait[1]()
+            # A lane without a block has copied any, and takes no scale.
+            self._step[0, two_steps=two_steps](
+                sums, scales, activations, quad < lanes
+            )
+            weights.copy_step(problem, schedule)
+            scales += stride
+            activations += activation_stride
+            lanes = self.tail_lanes if lanes == Int32(STEP_BLOCKS) else 0
+
+    @inline(.always)
+    def _step[
+        chain: Int, *, two_steps: Bool
+    ](
+        mut self,
+        mut sums: Self._Sums,
+        scales: Int32,
+        activations: Int32,
+        present: Bool,
+    ):
+        comptime assert Self.shape.row_octets in (1, 2)
+        comptime octets = Self.shape.row_octets
+        var source = self.shared.unsafe_offset(Int(self.slot))
+        self.slot = next_slot[Self.shape](self.slot, self.first_slot)
+        var codes = StaticTuple[SIMD[.uint32, 4], 2](fill=SIMD[.uint32, 4](0))
+        var factors = StaticTuple[BlockScale, 2](fill=BlockScale.ZERO)
+        comptime for i in range(2):
+            codes[i] = bitcast[.uint32, 4](
+                source.unsafe_load[width=BLOCK_BYTES, alignment=BLOCK_BYTES](
+                    i * WARP_SIZE * BLOCK_BYTES
+                )
+            )
+            if present:
+                var scale = self.shared[
+                    unsafe_offset=Int(scales + Int32(i) * self.row_blocks)
+                ]
+                comptime if two_steps:
+                    factors[i] = BlockScale(scale)
+                else:
+                    factors[i] = BlockScale(small=scale)
+        var stage = self.shared.unsafe_offset(Int(activations)).unsafe_bitcast[
+            UInt32
+        ]()
+        comptime for unit in range(4):
+            var even = expand_word[two_steps](codes[0][unit], factors[0])
+            var odd = expand_word[two_steps](codes[1][unit], factors[1])
+            comptime for octet in range(octets):
+                var units = stage.unsafe_load[width=4, alignment=16](
+                    activation_unit[octets](0, octet, unit) * 4
+                )
+                comptime for half in range(2):
+                    comptime at = (
+                        (chain + half) % Self._CHAINS * octets + octet
+                    )
+                    var sum = sums[at]
+                    mma(
+                        sum,
+                        bitcast[.bfloat16, 8](
+                            SIMD[.uint32, 4](
+                                even[2 * half],
+                                odd[2 * half],
+                                even[2 * half + 1],
+                                odd[2 * half + 1],
+                            )
+                        ),
+                        bitcast[.bfloat16, 4](
+                            SIMD[.uint32, 2](
+                                units[2 * half], units[2 * half + 1]
+                            )
+                        ),
+                        sum,
+                    )
+                    sums[at] = sum
+
+
+@inline(.always)
+def _any_large(scales: SharedPointer[UInt8], bytes: Int) -> Bool:
+    # Whether any scale is over 128: its top bit is set and another one.
+    var large = UInt32(0)
+    for at in range(Int(lane_id()) * 16, bytes, WARP_SIZE * 16):
+        var words = bitcast[.uint32, 4](
+            scales.unsafe_load[width=16, alignment=16](at)
+        )
+        var found = words & ((words & 0x7F7F_7F7F) + 0x7F7F_7F7F) & 0x8080_8080
+        large |= found.reduce_or()
+    return warp.vote[.uint32](large != 0) != 0
+
+
+@inline(.always)
+def _store[
+    EpilogueType: Epilogue, row_octets: Int
+](
+    epilogue: EpilogueType,
+    sums: StaticTuple[SIMD[.float32, 4], row_octets],
+    row_tile: RowTile,
+    first_feature: Int,
+):
+    var quad_row, quad = divmod(Int(lane_id()), 4)
+    var feature = first_feature + 2 * quad_row
+    comptime for octet in range(row_octets):
+        comptime for i in range(2):
+            var row = octet * 8 + 2 * quad + i
+            if row < row_tile.count:
+                epilogue.store(
+                    row_tile.expert,
+                    row_tile.first + row,
+                    feature,
+                    sums[octet][i],
+                    sums[octet][2 + i],
+                )
+
+
+@inline(.always)
+def _store_empty_rows[
+    EpilogueType: Epilogue
+](problem: MatmulProblem, epilogue: EpilogueType):
+    # Rows of no expert are rare: the padding of expert-parallel callers.
+    var lost = False
+    for group in range(Int(thread_idx.x) - 1, Int(problem.groups) + 1, THREADS):
+        var first, end = problem.group_bounds(group)
+        lost |= end > first and problem.group_expert(group) < 0
+    if not block.max[block_size=THREADS, broadcast=True](Int32(lost)):
+        return
+    var thread = Int(block_idx.x) * THREADS + Int(thread_idx.x)
+    var threads = Int(grid_dim.x) * THREADS
+    var pairs = Int(problem.features) // 2
+    for group in range(-1, Int(problem.groups) + 1):
+        if problem.group_expert(group) >= 0:
+            continue
+        var first, end = problem.group_bounds(group)
+        for i in range(thread, (end - first) * pairs, threads):
+            epilogue.store_empty(first + i // pairs, i % pairs * 2)
+
+
+def stream_matmul_sm90[
+    RowMapType: RowMap,
+    EpilogueType: Epilogue,
+    //,
+    shape: StreamShape,
+    *,
+    tables_ready: Bool = False,
+](
+    problem: MatmulProblem,
+    rows: RowMapType,
+    epilogue: EpilogueType,
+    ctx: DeviceContext,
+) raises:
+    """Enqueues a grouped MXFP4 matmul for few rows an expert, in one launch.
+
+    Parameters:
+        RowMapType: Finds the activation row of a routed row.
+        EpilogueType: What happens to each pair of sums.
+        shape: How a thread block works.
+        tables_ready: Whether `starts` and `expert_ids` were complete before
+            the kernel began that comes before this one. Weights then start
+            to arrive while that one ends.
+
+    Args:
+        problem: The operands and their sizes, in device memory; `blocks`,
+            `scales` and `activations` start at a multiple of 16 bytes, and
+            `StreamLayout.fits` holds.
+        rows: Maps a routed row to its activation row.
+        epilogue: Receives the float32 sums of two neighbouring features.
+        ctx: The device.
+
+    Raises:
+        Error: If an operand is not aligned, or the launch fails.
+    """
+    if (
+        Int(problem.blocks) | Int(problem.scales) | Int(problem.activations)
+    ) % 16 != 0:
+        raise Error(
+            "mxfp4_moe: blocks, scales and activations must start at a"
+            " multiple of 16 bytes in device memory."
+        )
+    var layout = StreamLayout[shape](Int(problem.depth), Int(problem.groups))
+    ctx.enqueue_function[
+        _stream_kernel[RowMapType, EpilogueType, shape, tables_ready]
+    ](
+        problem,
+        rows,
+        epilogue,
+        grid_dim=ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT),
+        block_dim=THREADS,
+        shared_mem_bytes=layout.shared_bytes(),
+        func_attribute=FuncAttribute.MAX_DYNAMIC_SHARED_SIZE_BYTES(
+            UInt32(layout.shared_bytes())
+        ),
+        attributes=pdl_launch_attributes(PDLLevel.OVERLAP_AT_END),
+    )
