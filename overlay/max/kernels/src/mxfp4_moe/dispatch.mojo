@@ -56,7 +56,7 @@ def grouped_matmul[
             stream_matmul_sm90[StreamShape.FEW_ROWS, tables_ready=tables_ready](
                 problem, rows, epilogue, ctx
             )
-        elif _streams[StreamShape.SOME_ROWS](problem, 24):
+        elif _streams[StreamShape.SOME_ROWS](problem, 48):
             stream_matmul_sm90[
                 StreamShape.SOME_ROWS, tables_ready=tables_ready
             ](problem, rows, epilogue, ctx)
