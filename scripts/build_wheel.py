@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from patchset.base_wheel import fetch_base_wheel
+from patchset.base_wheel import CACHE, fetch_base_wheel
 from patchset.changes import PatchSet
 from patchset.errors import PatchsetError
 from patchset.kernel_build import find_mojo
@@ -20,7 +19,6 @@ from patchset.wheel_build import build_wheel
 
 ROOT = Path(__file__).resolve().parents[1]
 THIS_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "max-gpt-oss"
 
 
 def main(

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,9 @@ from pathlib import Path
 
 from patchset.errors import PatchsetError
 from patchset.pin import LOCK_FILE, locked_hashes, read_pin
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "max-gpt-oss"
+"""Where upstream's wheels are kept."""
 
 PLATFORM = "manylinux_2_34_x86_64"
 """The platform tag of upstream's wheels for Linux x86-64."""

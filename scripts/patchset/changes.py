@@ -130,7 +130,7 @@ def _patch_changes(
                     _store(tree / path, originals[path])
             left_out = [f"--exclude={path}" for path in touched if not selects(path)]
             if len(left_out) < len(touched):
-                _apply_patch(tree, patch, left_out)
+                apply_patch(tree, patch, left_out)
         return [
             Change(path, before, _load(tree / path)) for path, before in sorted(originals.items())
         ]
@@ -148,7 +148,12 @@ def patched_paths(patch: Path) -> list[str]:
     return [record.split("\t", 2)[2] for record in result.stdout.split("\0") if record]
 
 
-def _apply_patch(tree: Path, patch: Path, options: Sequence[str]) -> None:
+def apply_patch(tree: Path, patch: Path, options: Sequence[str]) -> None:
+    """Applies a patch to a tree, without fuzz.
+
+    Raises:
+        PatchsetError: If it does not apply exactly.
+    """
     result = _git_apply(tree, [*options, str(patch)])
     if result.returncode != 0:
         raise PatchsetError(f"{patch.name} does not apply: {_reason(result.stderr)}.")
