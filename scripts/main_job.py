@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -80,7 +81,9 @@ def _words(shapes: Shapes) -> str:
 
 
 def _max(*arguments: str | Path) -> None:
-    result = subprocess.run([str(MAX), *map(str, arguments)], check=False)
+    command = [str(MAX), *map(str, arguments)]
+    # Without what the MAX runtime, once loaded, adds to the process behind Python's back.
+    result = subprocess.run(command, env=dict(os.environ), check=False)
     if result.returncode != 0:
         typer.echo(f"FAILED: max {arguments[0]} ended with {result.returncode}", err=True)
         raise typer.Exit(1)
