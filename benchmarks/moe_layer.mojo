@@ -2,16 +2,20 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """Times one gpt-oss MoE layer after the router's scores, on one GPU.
 
-What is timed is everything from the chosen experts to the layer's output:
-sorting by expert, gather + gate/up + bias + SwiGLU, down + bias + weight, and
-the sum over choices. Routings are uniform and there are many, each with tokens
-of its own, so that the weights do not sit in L2; launches are queued back to
-back, and the figure is the median over repeats.
+    moe_layer [EXPERTS] [layer | matmul]
+
+`layer` is everything from the chosen experts to the layer's output: sorting by
+expert, gather + gate/up + bias + SwiGLU, down + bias + weight, and the sum over
+choices. `matmul` is the plain op `mxfp4_moe_matmul` alone, with the gate/up
+stack, on rows that are sorted by expert already.
+
+Routings are uniform and there are many, each with tokens of its own, so that
+the weights do not sit in L2; launches are queued back to back, and the figure
+is the median over repeats.
 
 Prints one JSON object a line: experts, tokens, active experts, microseconds.
 """
 
-from std.random import random_ui64, seed
 from std.sys import argv, size_of
 from std.time import perf_counter_ns
 
@@ -20,13 +24,14 @@ from max.gpu.host import DeviceBuffer, DeviceContext
 
 from mxfp4_moe.combine import combine_gpu
 from mxfp4_moe.dispatch import grouped_matmul
-from mxfp4_moe.epilogue import BiasSwiGLU, BiasWeightScatter
+from mxfp4_moe.epilogue import BiasSwiGLU, BiasWeightScatter, StoreBF16
 from mxfp4_moe.kernel_argument import TensorPointer
 from mxfp4_moe.problem import GatherRow, MatmulProblem, SameRow
 from mxfp4_moe.routing import RoutingTables, route_gpu
 
+from routings import TOP_K, RoutingDraws, routing_count
+
 comptime HIDDEN = 2880
-comptime TOP_K = 4
 comptime REPEATS = 11
 
 
@@ -114,71 +119,127 @@ struct Stack(Movable):
         )
 
 
-def time_tokens(
+struct Routings(Movable):
+    """Every routing of one number of tokens, with room for its tables."""
+
+    var count: Int
+    var tokens: Int
+    var experts: Int
+    var active_experts: Float64
+    """Experts that got a token, on average over the routings."""
+    var choices: DeviceBuffer[.int32]
+    var order: DeviceBuffer[.uint32]
+    var starts: DeviceBuffer[.uint32]
+    var ids: DeviceBuffer[.int32]
+
+    def __init__(
+        out self, ctx: DeviceContext, experts: Int, tokens: Int
+    ) raises:
+        var rows = tokens * TOP_K
+        self.count = routing_count(tokens)
+        self.tokens = tokens
+        self.experts = experts
+        var draws = RoutingDraws(experts, tokens)
+        var choices = ctx.enqueue_create_host_buffer[.int32](self.count * rows)
+        ctx.synchronize()
+        var active = 0
+        for routing in range(self.count):
+            var used = List[Bool](length=experts, fill=False)
+            for token in range(tokens):
+                var chosen = List[Int]()
+                for choice in range(TOP_K):
+                    var expert = draws.next_choice(chosen)
+                    choices[routing * rows + token * TOP_K + choice] = Int32(
+                        expert
+                    )
+                    used[expert] = True
+                    chosen.append(expert)
+            for expert in range(experts):
+                active += Int(used[expert])
+        self.active_experts = Float64(active) / Float64(self.count)
+        self.choices = ctx.enqueue_create_buffer[.int32](self.count * rows)
+        self.choices.enqueue_copy_from(choices)
+        self.order = ctx.enqueue_create_buffer[.uint32](self.count * rows)
+        self.starts = ctx.enqueue_create_buffer[.uint32](
+            self.count * (experts + 1)
+        )
+        self.ids = ctx.enqueue_create_buffer[.int32](self.count * experts)
+        ctx.synchronize()
+
+    def rows(self) -> Int:
+        return self.tokens * TOP_K
+
+    def tables(self, routing: Int) -> RoutingTables:
+        var rows = self.rows()
+        return RoutingTables(
+            pointer(self.order).unsafe_offset(routing * rows),
+            pointer(self.starts).unsafe_offset(routing * (self.experts + 1)),
+            pointer(self.ids).unsafe_offset(routing * self.experts),
+            pointer(self.choices).unsafe_offset(routing * rows),
+        )
+
+    def route(self, routing: Int, ctx: DeviceContext) raises:
+        route_gpu(self.tables(routing), self.rows(), self.experts, ctx)
+
+    def report(self, microseconds: Float64):
+        print(
+            t'{{"experts": {self.experts}, "tokens": {self.tokens},'
+            t' "active_experts": {self.active_experts}, "us":'
+            t" {microseconds / Float64(self.count)}}}"
+        )
+
+
+def median_us[
+    Work: def() raises
+](work: Work, ctx: DeviceContext) raises -> Float64:
+    """Times queued work, after one untimed pass."""
+    work()
+    ctx.synchronize()
+    var times = List[Float64]()
+    for _ in range(REPEATS):
+        var start = perf_counter_ns()
+        work()
+        ctx.synchronize()
+        times.append(Float64(perf_counter_ns() - start) / 1000)
+    sort(times)
+    return times[REPEATS // 2]
+
+
+def time_layer(
     gate_up: Stack, down: Stack, tokens: Int, ctx: DeviceContext
 ) raises:
-    var experts = gate_up.experts
-    var rows = tokens * TOP_K
-    var routings = 16 if tokens <= 512 else 4
-    var choices = ctx.enqueue_create_host_buffer[.int32](routings * rows)
-    ctx.synchronize()
-    var active = 0
-    for routing in range(routings):
-        var used = List[Bool](length=experts, fill=False)
-        for token in range(tokens):
-            for choice in range(TOP_K):
-                var slot = routing * rows + token * TOP_K + choice
-                var fresh = False
-                while not fresh:
-                    choices[slot] = Int32(random_ui64(0, UInt64(experts - 1)))
-                    fresh = True
-                    for earlier in range(choice):
-                        if choices[slot - 1 - earlier] == choices[slot]:
-                            fresh = False
-                used[Int(choices[slot])] = True
-        for expert in range(experts):
-            active += Int(used[expert])
-
-    var choices_device = ctx.enqueue_create_buffer[.int32](routings * rows)
-    choices_device.enqueue_copy_from(choices)
-    var hidden = noise[.bfloat16](ctx, routings * tokens * HIDDEN, 0, 63)
+    var routings = Routings(ctx, gate_up.experts, tokens)
+    var rows = routings.rows()
+    var hidden = noise[.bfloat16](ctx, routings.count * tokens * HIDDEN, 0, 63)
     var weights = noise[.float32](ctx, rows, 0, 63)
-    var order = ctx.enqueue_create_buffer[.uint32](rows)
-    var starts = ctx.enqueue_create_buffer[.uint32](experts + 1)
-    var ids = ctx.enqueue_create_buffer[.int32](experts)
     var gated = ctx.enqueue_create_buffer[.bfloat16](rows * HIDDEN)
     var weighted = ctx.enqueue_create_buffer[.float32](rows * HIDDEN)
     var output = ctx.enqueue_create_buffer[.bfloat16](tokens * HIDDEN)
 
     def layers() raises {imm}:
-        for routing in range(routings):
-            var tables = RoutingTables(
-                pointer(order),
-                pointer(starts),
-                pointer(ids),
-                pointer(choices_device).unsafe_offset(routing * rows),
-            )
-            route_gpu(tables, rows, experts, ctx)
+        for routing in range(routings.count):
+            var tables = routings.tables(routing)
+            routings.route(routing, ctx)
             var problem = gate_up.problem(hidden, tables, rows)
             problem.activations = problem.activations.unsafe_offset(
                 routing * tokens * HIDDEN
             )
             grouped_matmul["gpu"](
                 problem,
-                GatherRow[TOP_K](pointer(order)),
+                GatherRow[TOP_K](tables.token_expert_order),
                 BiasSwiGLU[1.702, 7.0](
                     pointer(gated), pointer(gate_up.bias), Int32(2 * HIDDEN)
                 ),
                 ctx,
             )
-            grouped_matmul["gpu"](
+            grouped_matmul["gpu", tables_ready=True](
                 down.problem(gated, tables, rows),
                 SameRow(),
                 BiasWeightScatter(
                     pointer(weighted),
                     pointer(down.bias),
                     pointer(weights),
-                    pointer(order),
+                    tables.token_expert_order,
                     Int32(HIDDEN),
                 ),
                 ctx,
@@ -187,40 +248,58 @@ def time_tokens(
                 pointer(output), pointer(weighted), tokens, HIDDEN, ctx
             )
 
-    layers()
-    ctx.synchronize()
-    var times = List[Float64]()
-    for _ in range(REPEATS):
-        var start = perf_counter_ns()
-        layers()
-        ctx.synchronize()
-        times.append(
-            Float64(perf_counter_ns() - start) / 1000 / Float64(routings)
-        )
-    sort(times)
-    print(
-        t'{{"experts": {experts}, "tokens": {tokens}, "active_experts":'
-        t' {Float64(active) / Float64(routings)}, "ours_us":'
-        t" {times[REPEATS // 2]}}}"
-    )
-    _ = choices_device^
+    routings.report(median_us(layers, ctx))
+    _ = routings^
     _ = hidden^
     _ = weights^
-    _ = order^
-    _ = starts^
-    _ = ids^
     _ = gated^
     _ = weighted^
     _ = output^
 
 
+def time_matmul(gate_up: Stack, tokens: Int, ctx: DeviceContext) raises:
+    var routings = Routings(ctx, gate_up.experts, tokens)
+    var rows = routings.rows()
+    var activations = noise[.bfloat16](
+        ctx, routings.count * rows * HIDDEN, 0, 63
+    )
+    var output = ctx.enqueue_create_buffer[.bfloat16](rows * 2 * HIDDEN)
+    for routing in range(routings.count):
+        routings.route(routing, ctx)
+
+    def matmuls() raises {imm}:
+        for routing in range(routings.count):
+            var problem = gate_up.problem(
+                activations, routings.tables(routing), rows
+            )
+            problem.activations = problem.activations.unsafe_offset(
+                routing * rows * HIDDEN
+            )
+            grouped_matmul["gpu"](
+                problem,
+                SameRow(),
+                StoreBF16(pointer(output), problem.features),
+                ctx,
+            )
+
+    routings.report(median_us(matmuls, ctx))
+    _ = routings^
+    _ = activations^
+    _ = output^
+
+
 def main() raises:
-    seed(Int(perf_counter_ns() % 1_000_000_007))
     var experts = Int(argv()[1]) if len(argv()) > 1 else 128
+    var what = String(argv()[2]) if len(argv()) > 2 else "layer"
+    if what != "layer" and what != "matmul":
+        raise Error(t"{what} is neither layer nor matmul.")
     with DeviceContext() as ctx:
         var gate_up = Stack(ctx, experts, 2 * HIDDEN, HIDDEN)
         var down = Stack(ctx, experts, HIDDEN, HIDDEN)
         for power in range(14):
-            time_tokens(gate_up, down, 1 << power, ctx)
+            if what == "layer":
+                time_layer(gate_up, down, 1 << power, ctx)
+            else:
+                time_matmul(gate_up, 1 << power, ctx)
         _ = gate_up^
         _ = down^
