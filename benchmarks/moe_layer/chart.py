@@ -39,7 +39,7 @@ def draw_chart(content: dict[str, Any], path: Path) -> None:
                     panel.plot(tokens, shares, color=colour, marker=marker, ms=4, label=label)
             panel.set_title(title)
             panel.set_xscale("log", base=2)
-            ticks = [4**power for power in range(7)] + [8192]
+            ticks = [1, 4, 16, 64, 256, 1024, 8192]
             panel.set_xticks(ticks, [str(tick) for tick in ticks])
             panel.set_xlabel("tokens")
             panel.set_ylim(0, 100)
