@@ -2,8 +2,7 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """A row tile's BF16 activations over all of K, in shared memory.
 
-Eight neighbouring elements are a unit. A warp reads, at each step of 128
-elements, unit after unit of its lanes' own rows and blocks: 32 units at a time,
+Eight neighbouring elements are a unit. A warp reads, at each half step, unit after unit of its lanes' own rows and blocks: 32 units at a time,
 which lie side by side. Within a unit elements are in the order in which
 `expand_word` expands weights.
 """
@@ -17,7 +16,7 @@ from max.gpu.sync import barrier
 from .expand_sm90 import pair_activations
 from .problem import MatmulProblem, RowMap
 from .stream_layout import (
-    STEP_DEPTH,
+    HALF_DEPTH,
     THREADS,
     SharedPointer,
     StreamLayout,
@@ -28,7 +27,7 @@ from .tile_schedule import RowTile
 comptime UNIT_ELEMENTS = 8
 """BF16 elements of a unit: 16 bytes, and one word of packed codes."""
 
-comptime _UNITS_PER_STEP = STEP_DEPTH // UNIT_ELEMENTS
+comptime _UNITS_PER_HALF = HALF_DEPTH // UNIT_ELEMENTS
 
 
 @inline(.always)
@@ -70,7 +69,7 @@ def load_activations[
         )
     barrier()
     var depth = Int(problem.depth)
-    var row_units = layout.steps() * _UNITS_PER_STEP
+    var row_units = layout.halves() * _UNITS_PER_HALF
     for i in range(thread, row_units * row_tile.count, THREADS):
         var row, unit = divmod(i, row_units)
         var elements = SIMD[.uint32, 4](0)
@@ -86,12 +85,12 @@ def load_activations[
                     )
                 )
             )
-        var step, unit_of_step = divmod(unit, _UNITS_PER_STEP)
-        var block, unit_of_block = divmod(unit_of_step, 4)
+        var half, unit_of_half = divmod(unit, _UNITS_PER_HALF)
+        var block, unit_of_block = divmod(unit_of_half, 4)
         var octet, row_of_octet = divmod(row, 8)
         target.unsafe_store[alignment=16](
             (
-                activation_unit[shape.row_octets](step, octet, unit_of_block)
+                activation_unit[shape.row_octets](half, octet, unit_of_block)
                 + row_of_octet * 4
                 + block
             )
@@ -102,15 +101,15 @@ def load_activations[
 
 
 @inline(.always)
-def activation_unit[row_octets: Int](step: Int, octet: Int, unit: Int) -> Int:
+def activation_unit[row_octets: Int](half: Int, octet: Int, unit: Int) -> Int:
     """Returns the number of the unit that lane 0 reads.
 
     Parameters:
         row_octets: Groups of eight rows of a row tile.
 
     Args:
-        step: The step along K.
+        half: The half step along K.
         octet: Which eight rows.
         unit: Which of a block's four units.
     """
-    return ((step * row_octets + octet) * 4 + unit) * WARP_SIZE
+    return ((half * row_octets + octet) * 4 + unit) * WARP_SIZE

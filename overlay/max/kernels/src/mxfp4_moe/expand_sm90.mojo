@@ -13,8 +13,14 @@ from std.sys import inlined_assembly
 
 from .mxfp4 import E8M0_NAN
 
-comptime _SIGNS = UInt32(0x8000_8000)
-comptime _MAGNITUDES = UInt32(0x01C0_01C0)
+comptime _PLACES = UInt32(0x81C0_81C0)
+"""A pair's signs, and the magnitudes under its exponents."""
+
+comptime _SPREAD_LOW = UInt32(1 << 12 | 1 << 6)
+"""What brings a code's sign from bit 3, and its magnitude from bit 0, there."""
+
+comptime _SPREAD_HIGH = UInt32(1 << 8 | 1 << 2)
+"""The same from bits 7 and 4."""
 
 
 @inline(.always)
@@ -90,11 +96,14 @@ def expand_word[
         first of each in the low half. A sum over K does not mind the order,
         as long as the activations come in the same one: `pair_activations`.
     """
+    # A product puts a code's sign and its magnitude in their places at once:
+    # codes four bits wide, shifted by six bits less or more, do not overlap.
+    var high = _shift_right[8](codes)
     var pairs = SIMD[.uint32, 4](
-        ((codes << 12) & _SIGNS) | ((codes << 6) & _MAGNITUDES),
-        ((codes << 8) & _SIGNS) | ((codes << 2) & _MAGNITUDES),
-        ((codes << 4) & _SIGNS) | ((codes >> 2) & _MAGNITUDES),
-        (codes & _SIGNS) | ((codes >> 6) & _MAGNITUDES),
+        ((codes & 0x000F_000F) * _SPREAD_LOW) & _PLACES,
+        ((codes & 0x00F0_00F0) * _SPREAD_HIGH) & _PLACES,
+        ((high & 0x000F_000F) * _SPREAD_LOW) & _PLACES,
+        ((high & 0x00F0_00F0) * _SPREAD_HIGH) & _PLACES,
     )
     comptime for i in range(4):
         pairs[i] = _multiply(pairs[i], scale.first)
@@ -120,6 +129,17 @@ def pair_activations(elements: SIMD[.uint32, 4]) -> SIMD[.uint32, 4]:
         _select[0x5410](elements[1], elements[3]),
         _select[0x7632](elements[1], elements[3]),
     )
+
+
+@inline(.always)
+def _shift_right[bits: UInt32](word: UInt32) -> UInt32:
+    # As assembly, so that no compiler merges it with the shift that follows.
+    return inlined_assembly[
+        "shr.b32 $0, $1, $2;",
+        UInt32,
+        constraints="=r,r,n",
+        has_side_effect=False,
+    ](word, bits)
 
 
 @inline(.always)

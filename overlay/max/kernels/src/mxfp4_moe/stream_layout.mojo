@@ -22,13 +22,22 @@ comptime WARPS = 16
 comptime THREADS = WARPS * WARP_SIZE
 """Threads of a thread block."""
 
-comptime STEP_DEPTH = 128
-"""Elements along K of a warp's step: a block for each thread of a quad."""
+comptime LANE_ROWS = 2
+"""Weight rows of a panel that a lane reads: two neighbouring features."""
 
-comptime STEP_BLOCKS = STEP_DEPTH // BLOCK_ELEMENTS
+comptime HALF_BLOCKS = 4
+"""MXFP4 blocks of a weight row in half a step: one for each lane of a quad."""
+
+comptime HALF_DEPTH = HALF_BLOCKS * BLOCK_ELEMENTS
+"""Elements along K of half a step."""
+
+comptime HALF_BYTES = PANEL_FEATURES * HALF_DEPTH // 2
+"""Packed elements that a warp reads at half a step."""
+
+comptime STEP_BLOCKS = 2 * HALF_BLOCKS
 """MXFP4 blocks of a weight row in a step."""
 
-comptime STEP_BYTES = PANEL_FEATURES * STEP_DEPTH // 2
+comptime STEP_BYTES = 2 * HALF_BYTES
 """Packed elements that a warp reads at a step."""
 
 comptime _MAX_SHARED_BYTES = 226 * 1024
@@ -45,13 +54,12 @@ struct StreamShape(TrivialRegisterPassable):
     var row_octets: Int
     """Groups of eight rows of a row tile."""
     var slots: Int
-    """Steps of weights that a warp has room for, three or more: one in use,
-    the others on their way."""
+    """Steps of weights that a warp keeps on their way."""
 
-    comptime FEW_ROWS = Self(1, 8)
+    comptime FEW_ROWS = Self(1, 4)
     """Up to eight rows an expert: as many bytes on their way as fit."""
 
-    comptime SOME_ROWS = Self(2, 5)
+    comptime SOME_ROWS = Self(2, 2)
     """Up to sixteen rows an expert."""
 
     @inline(.always)
@@ -79,7 +87,12 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
     @inline(.always)
     def steps(self) -> Int:
         """Returns the steps along K, the last one perhaps not full."""
-        return ceildiv(self.depth, STEP_DEPTH)
+        return ceildiv(self.row_blocks(), STEP_BLOCKS)
+
+    @inline(.always)
+    def halves(self) -> Int:
+        """Returns the half steps along K, the last one perhaps not full."""
+        return ceildiv(self.row_blocks(), HALF_BLOCKS)
 
     @inline(.always)
     def row_blocks(self) -> Int:
@@ -97,21 +110,21 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
         return warp * Self.shape.slots * STEP_BYTES
 
     @inline(.always)
-    def scales(self, warp: Int) -> Int:
-        """Returns where a warp's scales start."""
-        return self.slots(WARPS) + warp * 2 * self.scale_bytes()
+    def scales(self, warp: Int, set: Int) -> Int:
+        """Returns where one of a warp's two sets of scales starts."""
+        return self.slots(WARPS) + (2 * warp + set) * self.scale_bytes()
 
     @inline(.always)
     def activations(self) -> Int:
         """Returns where activations start."""
-        return self.scales(WARPS)
+        return self.scales(WARPS, 0)
 
     @inline(.always)
     def sources(self) -> Int:
         """Returns where the rows' sources start."""
         return (
             self.activations()
-            + self.steps() * STEP_DEPTH * Self.shape.rows() * 2
+            + self.halves() * HALF_DEPTH * Self.shape.rows() * 2
         )
 
     @inline(.always)
@@ -130,7 +143,7 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
 
         Shared memory must hold everything, the features must make whole
         panels, so that their scales start at 16 bytes, and a warp's slots must
-        not reach past the next panel.
+        not reach past a panel.
 
         Args:
             problem: The operands and their sizes.
@@ -138,6 +151,6 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
         var layout = Self(Int(problem.depth), Int(problem.groups))
         return (
             Int(problem.features) % PANEL_FEATURES == 0
-            and layout.steps() >= Self.shape.slots - 1
+            and layout.steps() >= Self.shape.slots
             and layout.shared_bytes() <= _MAX_SHARED_BYTES
         )

@@ -31,6 +31,7 @@ from max.gpu.primitives.grid_controls import (
     pdl_launch_attributes,
     wait_on_dependent_grids,
 )
+from max.gpu.sync import syncwarp
 
 from .activation_rows import activation_unit, load_activations
 from .epilogue import Epilogue
@@ -38,8 +39,10 @@ from .expand_sm90 import BlockScale, expand_word
 from .mxfp4 import BLOCK_BYTES
 from .problem import MatmulProblem, RowMap
 from .stream_layout import (
+    HALF_BLOCKS,
+    HALF_BYTES,
+    LANE_ROWS,
     STEP_BLOCKS,
-    STEP_DEPTH,
     THREADS,
     WARPS,
     SharedPointer,
@@ -48,7 +51,7 @@ from .stream_layout import (
 )
 from .stream_schedule import PANEL_FEATURES, GroupTiles, UnitSchedule
 from .tile_schedule import RowTile
-from .weight_stream import WeightStream, next_slot
+from .weight_stream import WeightStream
 
 
 @__llvm_metadata(
@@ -79,10 +82,10 @@ def _stream_kernel[
     var end_unit = units * (Int(block_idx.x) + 1) // Int(grid_dim.x)
     var mine = first_unit + Int(warp_id())
     var weights = WeightStream[shape](
-        problem, layout, shared, panels, mine, end_unit
+        problem, layout, shared, schedule, mine, end_unit
     )
-    for _ in range(shape.slots - 1):
-        weights.copy_step(problem, schedule)
+    for _ in range(shape.slots):
+        weights.copy_step(problem, layout, schedule)
     comptime if tables_ready:
         wait_on_dependent_grids()
         launch_dependent_grids()
@@ -119,24 +122,10 @@ struct WarpPanel[shape: StreamShape](TrivialRegisterPassable):
 
     var shared: SharedPointer[UInt8]
     """The block's shared memory."""
-    var first_slot: Int32
-    """Where this lane's bytes of the first slot lie."""
-    var slot: Int32
-    """Where this lane's bytes of the next step lie."""
-    var activations: Int32
-    """Where this lane's unit of the first step lies."""
-    var scales: Int32
-    """Where the warp's scales start: two sets."""
-    var scale_bytes: Int32
-    """Scales of a panel."""
+    var layout: StreamLayout[Self.shape]
+    """Where things lie in it."""
     var set: Int32
-    """The set of scales of the next panel."""
-    var row_blocks: Int32
-    """Blocks of a weight row."""
-    var whole_steps: Int32
-    """Steps of which every lane has a block."""
-    var tail_lanes: Int32
-    """Lanes of a quad that have one of the last step, if not all have."""
+    """Which of the two sets of scales the next panel has."""
 
     @inline(.always)
     def __init__(
@@ -150,18 +139,9 @@ struct WarpPanel[shape: StreamShape](TrivialRegisterPassable):
             layout: Where things lie in shared memory.
             shared: The block's shared memory.
         """
-        var warp = Int(warp_id())
-        var lane = Int(lane_id())
         self.shared = shared
-        self.first_slot = Int32(layout.slots(warp) + lane * BLOCK_BYTES)
-        self.slot = self.first_slot
-        self.activations = Int32(layout.activations() + lane * 16)
-        self.scales = Int32(layout.scales(warp))
-        self.scale_bytes = Int32(layout.scale_bytes())
+        self.layout = layout
         self.set = 0
-        self.row_blocks = Int32(layout.row_blocks())
-        self.whole_steps = Int32(layout.depth // STEP_DEPTH)
-        self.tail_lanes = self.row_blocks % Int32(STEP_BLOCKS)
 
     @inline(.always)
     def multiply(
@@ -182,11 +162,13 @@ struct WarpPanel[shape: StreamShape](TrivialRegisterPassable):
             of the next.
         """
         var sums = Self._Sums(fill=SIMD[.float32, 4](0))
-        var scales = self.scales + self.set * self.scale_bytes
+        var scales = Int32(self.layout.scales(Int(warp_id()), Int(self.set)))
         self.set ^= 1
-        weights.wait[1]()
+        # The scales come with the first step, some of each from every lane.
+        weights.wait()
+        syncwarp()
         if _any_large(
-            self.shared.unsafe_offset(Int(scales)), Int(self.scale_bytes)
+            self.shared.unsafe_offset(Int(scales)), self.layout.scale_bytes()
         ):
             self._multiply_steps[two_steps=True](
                 sums, scales, problem, schedule, weights
@@ -208,79 +190,83 @@ struct WarpPanel[shape: StreamShape](TrivialRegisterPassable):
     def _multiply_steps[
         *, two_steps: Bool
     ](
-        mut self,
+        self,
         mut sums: Self._Sums,
         panel_scales: Int32,
         problem: MatmulProblem,
         schedule: UnitSchedule,
         mut weights: WeightStream[Self.shape],
     ):
-        comptime stride = Int32(STEP_BLOCKS)
-        comptime activation_stride = Int32(
-            activation_unit[Self.shape.row_octets](1, 0, 0) * 16
+        var quad_row, quad = divmod(Int32(lane_id()), HALF_BLOCKS)
+        var row_blocks = Int32(self.layout.row_blocks())
+        var scales = StaticTuple[Int32, LANE_ROWS](
+            panel_scales + Int32(LANE_ROWS) * quad_row * row_blocks + quad
         )
-        var quad_row, quad = divmod(Int32(lane_id()), 4)
-        var scales = panel_scales + 2 * quad_row * self.row_blocks + quad
-        var activations = self.activations
-        var steps = self.whole_steps
-        # In pairs, so that one step's products fill the other's gaps.
-        while steps >= 2:
-            weights.wait[2]()
-            self._step[0, two_steps=two_steps](sums, scales, activations, True)
-            self._step[2, two_steps=two_steps](
-                sums, scales + stride, activations + activation_stride, True
-            )
-            weights.copy_step(problem, schedule)
-            weights.copy_step(problem, schedule)
-            scales += 2 * stride
-            activations += 2 * activation_stride
-            steps -= 2
-        # Then the whole step that is left, if any, and the one that is not.
-        var lanes = Int32(STEP_BLOCKS) if steps == 1 else self.tail_lanes
-        while lanes > 0:
-            weights.wait[1]()
-            # A lane without a block has copied any, and takes no scale.
-            self._step[0, two_steps=two_steps](
-                sums, scales, activations, quad < lanes
-            )
-            weights.copy_step(problem, schedule)
-            scales += stride
-            activations += activation_stride
-            lanes = self.tail_lanes if lanes == Int32(STEP_BLOCKS) else 0
+        scales[1] = scales[0] + row_blocks
+        var activations = Int32(self.layout.activations()) + Int32(
+            lane_id() * 16
+        )
+        for _ in range(row_blocks // Int32(STEP_BLOCKS)):
+            weights.wait()
+            comptime for half in range(2):
+                self._multiply_half[half, two_steps=two_steps](
+                    sums, weights.slot, scales, activations, True
+                )
+            weights.copy_step(problem, self.layout, schedule)
+            comptime for row in range(LANE_ROWS):
+                scales[row] += Int32(STEP_BLOCKS)
+            activations += Int32(2 * _activation_stride[Self.shape]())
+        var rest = row_blocks % Int32(STEP_BLOCKS)
+        if rest > 0:
+            weights.wait()
+            comptime for half in range(2):
+                if rest > Int32(half * HALF_BLOCKS):
+                    # A lane without a block finds an older one's bytes, and
+                    # takes no scale.
+                    self._multiply_half[half, two_steps=two_steps](
+                        sums,
+                        weights.slot,
+                        scales,
+                        activations,
+                        quad + Int32(half * HALF_BLOCKS) < rest,
+                    )
+            weights.copy_step(problem, self.layout, schedule)
 
     @inline(.always)
-    def _step[
-        chain: Int, *, two_steps: Bool
+    def _multiply_half[
+        half: Int, *, two_steps: Bool
     ](
-        mut self,
+        self,
         mut sums: Self._Sums,
-        scales: Int32,
+        slot: Int32,
+        scales: StaticTuple[Int32, LANE_ROWS],
         activations: Int32,
         present: Bool,
     ):
         comptime assert Self.shape.row_octets in (1, 2)
         comptime octets = Self.shape.row_octets
-        var source = self.shared.unsafe_offset(Int(self.slot))
-        self.slot = next_slot[Self.shape](self.slot, self.first_slot)
-        var codes = StaticTuple[SIMD[.uint32, 4], 2](fill=SIMD[.uint32, 4](0))
-        var factors = StaticTuple[BlockScale, 2](fill=BlockScale.ZERO)
-        comptime for i in range(2):
-            codes[i] = bitcast[.uint32, 4](
+        var source = self.shared.unsafe_offset(Int(slot) + half * HALF_BYTES)
+        var codes = StaticTuple[SIMD[.uint32, 4], LANE_ROWS](
+            fill=SIMD[.uint32, 4](0)
+        )
+        var factors = StaticTuple[BlockScale, LANE_ROWS](fill=BlockScale.ZERO)
+        comptime for row in range(LANE_ROWS):
+            codes[row] = bitcast[.uint32, 4](
                 source.unsafe_load[width=BLOCK_BYTES, alignment=BLOCK_BYTES](
-                    i * WARP_SIZE * BLOCK_BYTES
+                    row * WARP_SIZE * BLOCK_BYTES
                 )
             )
             if present:
                 var scale = self.shared[
-                    unsafe_offset=Int(scales + Int32(i) * self.row_blocks)
+                    unsafe_offset=Int(scales[row]) + half * HALF_BLOCKS
                 ]
                 comptime if two_steps:
-                    factors[i] = BlockScale(scale)
+                    factors[row] = BlockScale(scale)
                 else:
-                    factors[i] = BlockScale(small=scale)
-        var stage = self.shared.unsafe_offset(Int(activations)).unsafe_bitcast[
-            UInt32
-        ]()
+                    factors[row] = BlockScale(small=scale)
+        var stage = self.shared.unsafe_offset(
+            Int(activations) + half * _activation_stride[Self.shape]()
+        ).unsafe_bitcast[UInt32]()
         comptime for unit in range(4):
             var even = expand_word[two_steps](codes[0][unit], factors[0])
             var odd = expand_word[two_steps](codes[1][unit], factors[1])
@@ -288,24 +274,24 @@ struct WarpPanel[shape: StreamShape](TrivialRegisterPassable):
                 var units = stage.unsafe_load[width=4, alignment=16](
                     activation_unit[octets](0, octet, unit) * 4
                 )
-                comptime for half in range(2):
+                comptime for pair in range(2):
                     comptime at = (
-                        (chain + half) % Self._CHAINS * octets + octet
+                        (2 * half + pair) % Self._CHAINS * octets + octet
                     )
                     var sum = sums[at]
                     mma(
                         sum,
                         bitcast[.bfloat16, 8](
                             SIMD[.uint32, 4](
-                                even[2 * half],
-                                odd[2 * half],
-                                even[2 * half + 1],
-                                odd[2 * half + 1],
+                                even[2 * pair],
+                                odd[2 * pair],
+                                even[2 * pair + 1],
+                                odd[2 * pair + 1],
                             )
                         ),
                         bitcast[.bfloat16, 4](
                             SIMD[.uint32, 2](
-                                units[2 * half], units[2 * half + 1]
+                                units[2 * pair], units[2 * pair + 1]
                             )
                         ),
                         sum,
@@ -313,17 +299,20 @@ struct WarpPanel[shape: StreamShape](TrivialRegisterPassable):
                     sums[at] = sum
 
 
+def _activation_stride[shape: StreamShape]() -> Int:
+    # Bytes of activations from one half step to the next.
+    return activation_unit[shape.row_octets](1, 0, 0) * 16
+
+
 @inline(.always)
 def _any_large(scales: SharedPointer[UInt8], bytes: Int) -> Bool:
-    # Whether any scale is over 128: its top bit is set and another one.
-    var large = UInt32(0)
+    # Whether any scale may be over 128: those have their top bit set.
+    var bits = UInt32(0)
     for at in range(Int(lane_id()) * 16, bytes, WARP_SIZE * 16):
-        var words = bitcast[.uint32, 4](
+        bits |= bitcast[.uint32, 4](
             scales.unsafe_load[width=16, alignment=16](at)
-        )
-        var found = words & ((words & 0x7F7F_7F7F) + 0x7F7F_7F7F) & 0x8080_8080
-        large |= found.reduce_or()
-    return warp.vote[.uint32](large != 0) != 0
+        ).reduce_or()
+    return warp.vote[.uint32](bits & 0x8080_8080 != 0) != 0
 
 
 @inline(.always)

@@ -3,13 +3,16 @@
 """One warp's packed weights, copied to shared memory ahead of their use.
 
 Every lane copies the 16 bytes of each weight row that it will read itself, so
-that no barrier stands between a copy and its use. Only scales, which are too
-small for a copy each, are copied for the whole panel and shared by the warp.
+that no barrier stands between a copy and its use, and a slot takes the next
+copy as soon as its own lane has read it. Only scales, which are too small for
+a copy each, are copied for the whole panel and shared by the warp.
 
 What a step costs beside its products decides the speed of the whole kernel, so
-offsets into shared memory are 32 bits wide and move on instead of being made
-anew.
+pointers and offsets move on instead of being made anew, and the end of a panel
+is asked for once a step.
 """
+
+from std.utils import StaticTuple
 
 from max.gpu import WARP_SIZE, lane_id, warp_id
 from max.gpu.memory import (
@@ -17,12 +20,14 @@ from max.gpu.memory import (
     async_copy_commit_group,
     async_copy_wait_group,
 )
-from max.gpu.sync import syncwarp
 
 from .kernel_argument import TensorPointer
 from .mxfp4 import BLOCK_BYTES
 from .problem import MatmulProblem
 from .stream_layout import (
+    HALF_BLOCKS,
+    HALF_BYTES,
+    LANE_ROWS,
     STEP_BLOCKS,
     STEP_BYTES,
     WARPS,
@@ -33,8 +38,6 @@ from .stream_layout import (
 from .stream_schedule import PANEL_FEATURES, UnitSchedule
 
 comptime _COPY_BYTES = 16
-comptime _STRIDE = STEP_BLOCKS * BLOCK_BYTES
-"""Bytes of a weight row from one step to the next."""
 
 
 struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
@@ -44,41 +47,28 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
         shape: How a thread block works.
     """
 
-    comptime _AHEAD = Self.shape.slots - 1
-
     var shared: SharedPointer[UInt8]
     """The block's shared memory."""
-    var scales: Int32
-    """Where the warp's scales start: two sets."""
-    var scale_bytes: Int32
-    """Scales of a panel."""
-    var first_slot: Int32
-    """Where this lane's bytes of the first slot lie."""
     var slot: Int32
-    """Where this lane's bytes of the slot lie that is copied to next."""
+    """Where this lane's bytes of the oldest step lie: what is read next, and
+    overwritten after that."""
     var set: Int32
-    """The set of scales that is copied to next."""
-    var panels: Int32
-    """Panels of an expert."""
+    """Which of the two sets of scales is copied to next."""
+    var steps_left: Int32
+    """Steps still to be copied of the panel that copies are in; none after the
+    last panel."""
+    var blocks: StaticTuple[TensorPointer[UInt8], LANE_ROWS]
+    """This lane's first block of the step that is copied next, in each row."""
     var unit: Int32
-    """The unit after the one that copies are in."""
+    """The unit that copies are in."""
     var end_unit: Int32
     """The end of the block's units."""
     var tile: Int32
-    """The row tile of the expert below."""
-    var first_panel: Int
-    """The first panel of that expert in the stack."""
-    var steps: Int32
-    """Steps of a panel."""
-    var steps_left: Int32
-    """Those that are still to be copied of the panel that copies are in."""
-    var last_stride: Int32
-    """Bytes from the last but one step's block to the last step's. A lane whose
-    last block would be past the row copies another one."""
-    var block: TensorPointer[UInt8]
-    """This lane's block of the step that is copied next, of its first row."""
-    var row_bytes: Int
-    """Packed elements of a weight row."""
+    """The row tile of the unit."""
+    var panel: Int32
+    """The panel of the unit, among those of its expert."""
+    var first_panel: Int32
+    """The expert's first panel in the stack."""
 
     @inline(.always)
     def __init__(
@@ -86,125 +76,152 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
         problem: MatmulProblem,
         layout: StreamLayout[Self.shape],
         shared: SharedPointer[UInt8],
-        panels: Int,
+        schedule: UnitSchedule,
         unit: Int,
         end_unit: Int,
     ):
-        """Makes a stream of which nothing has been copied yet.
+        """Makes a stream of which only the first scales are on their way.
 
         Args:
             problem: The operands and their sizes.
             layout: Where things lie in shared memory.
             shared: The block's shared memory.
-            panels: Panels of an expert.
+            schedule: The row tiles.
             unit: The warp's first unit.
             end_unit: The end of the block's units.
         """
-        var warp = Int(warp_id())
-        var lane = Int(lane_id())
         self.shared = shared
-        self.scales = Int32(layout.scales(warp))
-        self.scale_bytes = Int32(layout.scale_bytes())
-        self.first_slot = Int32(layout.slots(warp) + lane * _COPY_BYTES)
-        self.slot = self.first_slot
+        self.slot = Self._first_slot(layout)
         self.set = 0
-        self.panels = Int32(panels)
+        self.steps_left = 0
+        self.blocks = StaticTuple[TensorPointer[UInt8], LANE_ROWS](
+            fill=problem.blocks
+        )
         self.unit = Int32(unit)
         self.end_unit = Int32(end_unit)
-        self.tile = -1
-        self.first_panel = 0
-        self.steps = Int32(layout.steps())
-        self.steps_left = 0
-        var last_block = (layout.steps() - 1) * STEP_BLOCKS + lane % 4
-        self.last_stride = Int32(
-            _STRIDE if last_block < layout.row_blocks() else 0
+        self.tile, self.panel = divmod(
+            Int32(unit), problem.features // Int32(PANEL_FEATURES)
         )
-        self.block = problem.blocks
-        self.row_bytes = layout.row_blocks() * BLOCK_BYTES
+        self.first_panel = 0
+        if unit < end_unit:
+            self._find_expert(problem, schedule)
+            self._begin_panel(problem, layout)
 
     @inline(.always)
-    def copy_step(mut self, problem: MatmulProblem, schedule: UnitSchedule):
-        """Starts copying the next step, in a group of its own.
+    def copy_step(
+        mut self,
+        problem: MatmulProblem,
+        layout: StreamLayout[Self.shape],
+        schedule: UnitSchedule,
+    ):
+        """Starts copying the next step into the oldest slot, as one group.
+
+        The slot after it becomes the oldest.
 
         Args:
             problem: The operands and their sizes.
+            layout: Where things lie in shared memory.
             schedule: The row tiles.
         """
-        if self.steps_left == 0 and self.unit < self.end_unit:
-            self._enter_panel(problem, schedule)
-        if self.steps_left != 0:
-            var target = self.shared.unsafe_offset(Int(self.slot))
-            comptime for i in range(2):
-                async_copy[_COPY_BYTES](
-                    self.block.unsafe_offset(
-                        i * self.row_bytes
-                    ).unsafe_address_space_cast[.GLOBAL](),
-                    target.unsafe_offset(i * WARP_SIZE * _COPY_BYTES),
+        if self.steps_left > 1:
+            comptime for half in range(2):
+                self._copy_half[half]()
+            comptime for row in range(LANE_ROWS):
+                self.blocks[row] = self.blocks[row].unsafe_offset(
+                    STEP_BLOCKS * BLOCK_BYTES
                 )
-            self.slot = next_slot[Self.shape](self.slot, self.first_slot)
             self.steps_left -= 1
-            self.block = self.block.unsafe_offset(
-                Int(self.last_stride) if self.steps_left == 1 else _STRIDE
+        elif self.steps_left == 1:
+            # A lane may have no block in the last step, or only one.
+            var lane_blocks = (
+                Int32(layout.row_blocks() - (layout.steps() - 1) * STEP_BLOCKS)
+                - Int32(lane_id()) % HALF_BLOCKS
             )
+            comptime for half in range(2):
+                if lane_blocks > Int32(half * HALF_BLOCKS):
+                    self._copy_half[half]()
+            self._next_panel(problem, layout, schedule)
         async_copy_commit_group()
+        self.slot += Int32(STEP_BYTES)
+        var first_slot = Self._first_slot(layout)
+        if self.slot == first_slot + Int32(Self.shape.slots * STEP_BYTES):
+            self.slot = first_slot
 
     @inline(.always)
-    def _enter_panel(mut self, problem: MatmulProblem, schedule: UnitSchedule):
-        var tile, panel = divmod(self.unit, self.panels)
-        if tile != self.tile:
-            self.tile = tile
-            self.first_panel = schedule.row_tile(Int(tile)).expert * Int(
-                self.panels
+    def wait(self):
+        """Waits until this lane's bytes of the oldest step have arrived."""
+        async_copy_wait_group(Int32(Self.shape.slots - 1))
+
+    @staticmethod
+    @inline(.always)
+    def _first_slot(layout: StreamLayout[Self.shape]) -> Int32:
+        return Int32(
+            layout.slots(Int(warp_id())) + Int(lane_id()) * _COPY_BYTES
+        )
+
+    @inline(.always)
+    def _copy_half[half: Int](self):
+        var target = self.shared.unsafe_offset(Int(self.slot))
+        comptime for row in range(LANE_ROWS):
+            async_copy[_COPY_BYTES](
+                self.blocks[row]
+                .unsafe_offset(half * HALF_BLOCKS * BLOCK_BYTES)
+                .unsafe_address_space_cast[.GLOBAL](),
+                target.unsafe_offset(
+                    half * HALF_BYTES + row * WARP_SIZE * _COPY_BYTES
+                ),
             )
+
+    @inline(.always)
+    def _next_panel(
+        mut self,
+        problem: MatmulProblem,
+        layout: StreamLayout[Self.shape],
+        schedule: UnitSchedule,
+    ):
+        self.steps_left = 0
+        self.unit += Int32(WARPS)
+        if self.unit >= self.end_unit:
+            return
+        self.panel += Int32(WARPS)
+        var panels = problem.features // Int32(PANEL_FEATURES)
+        if self.panel >= panels:
+            while self.panel >= panels:
+                self.panel -= panels
+                self.tile += 1
+            self._find_expert(problem, schedule)
+        self._begin_panel(problem, layout)
+
+    @inline(.always)
+    def _find_expert(mut self, problem: MatmulProblem, schedule: UnitSchedule):
+        self.first_panel = Int32(schedule.row_tile(Int(self.tile)).expert) * (
+            problem.features // Int32(PANEL_FEATURES)
+        )
+
+    @inline(.always)
+    def _begin_panel(
+        mut self, problem: MatmulProblem, layout: StreamLayout[Self.shape]
+    ):
+        # The scales are copied in the group of the panel's first step.
+        var panel = Int(self.first_panel + self.panel)
         var lane = Int(lane_id())
-        var stack_panel = self.first_panel + Int(panel)
-        # A lane's two rows are neighbouring features.
-        self.block = problem.blocks.unsafe_offset(
-            (stack_panel * PANEL_FEATURES + lane // 4 * 2) * self.row_bytes
-            + lane % 4 * BLOCK_BYTES
-        )
-        var source = problem.scales.unsafe_offset(
-            stack_panel * Int(self.scale_bytes)
-        )
+        var row_bytes = layout.row_blocks() * BLOCK_BYTES
+        comptime for row in range(LANE_ROWS):
+            self.blocks[row] = problem.blocks.unsafe_offset(
+                (panel * PANEL_FEATURES + lane // HALF_BLOCKS * LANE_ROWS + row)
+                * row_bytes
+                + lane % HALF_BLOCKS * BLOCK_BYTES
+            )
+        var source = problem.scales.unsafe_offset(panel * layout.scale_bytes())
         var target = self.shared.unsafe_offset(
-            Int(self.scales + self.set * self.scale_bytes)
+            layout.scales(Int(warp_id()), Int(self.set))
         )
         for at in range(
-            lane * _COPY_BYTES, Int(self.scale_bytes), WARP_SIZE * _COPY_BYTES
+            lane * _COPY_BYTES, layout.scale_bytes(), WARP_SIZE * _COPY_BYTES
         ):
             async_copy[_COPY_BYTES](
                 source.unsafe_offset(at).unsafe_address_space_cast[.GLOBAL](),
                 target.unsafe_offset(at),
             )
         self.set ^= 1
-        self.steps_left = self.steps
-        self.unit += Int32(WARPS)
-
-    @inline(.always)
-    def wait[steps: Int](self):
-        """Waits for the next steps to arrive.
-
-        Parameters:
-            steps: How many.
-        """
-        comptime assert steps <= Self._AHEAD
-        async_copy_wait_group(Int32(Self._AHEAD - steps))
-        syncwarp()
-
-
-@inline(.always)
-def next_slot[shape: StreamShape](slot: Int32, first_slot: Int32) -> Int32:
-    """Returns where the slot after another one lies.
-
-    Parameters:
-        shape: How a thread block works.
-
-    Args:
-        slot: Where the slot lies.
-        first_slot: Where the first one lies.
-    """
-    var next = slot + Int32(STEP_BYTES)
-    return (
-        first_slot if next
-        == first_slot + Int32(shape.slots * STEP_BYTES) else next
-    )
+        self.steps_left = Int32(layout.steps())
