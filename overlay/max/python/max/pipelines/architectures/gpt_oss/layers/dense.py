@@ -51,7 +51,7 @@ class OutputProjection(ColumnParallelLinear):
 
         Args:
             x: bfloat16 ``[T, H]`` on each device.
-            signal_buffers: What the devices gather through.
+            signal_buffers: What the devices gather through; one device needs none.
 
         Returns:
             bfloat16 ``[T, V]`` on each device.
@@ -60,4 +60,6 @@ class OutputProjection(ColumnParallelLinear):
             project(layer, hidden)
             for layer, hidden in zip(self.distributed_linear_layers, x, strict=True)
         ]
+        if len(parts) == 1:
+            return parts
         return ops.allgather(parts, signal_buffers, axis=-1)
