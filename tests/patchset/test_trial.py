@@ -36,9 +36,9 @@ def test_everything_fits_the_pinned_release(
 
 
 def test_what_does_not_fit_is_named(repository: Path, patchset: PatchSet, checkout: Path) -> None:
-    planner = "max/python/max/pipelines/architectures/gpt_oss/memory_planner.py"
+    attention = "max/python/max/pipelines/architectures/gpt_oss/layers/attention.py"
     adapters = "max/python/max/pipelines/architectures/gpt_oss/weight_adapters.py"
-    (checkout / planner).write_text("other = 1\n")
+    (checkout / attention).write_text("other = 1\n")
     (checkout / adapters).write_text("other = 1\n")
     commit_all(checkout)
     problems = {
@@ -47,7 +47,7 @@ def test_what_does_not_fit_is_named(repository: Path, patchset: PatchSet, checko
         if trial.problem
     }
     (patch,) = (name for name in problems if name.endswith(".patch"))
-    assert planner in (problems.pop(patch) or "")
+    assert attention in (problems.pop(patch) or "")
     assert problems == {
         adapters: f"differs there from MAX {patchset.pin.max_version}'s, which ours replaces"
     }

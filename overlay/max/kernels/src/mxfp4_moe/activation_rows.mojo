@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # Copyright (c) 2026, the max-gpt-oss authors.
-"""A row tile's BF16 activations over all of K, in shared memory.
+"""A run of row tiles' BF16 activations over all of K, in shared memory.
 
 Eight neighbouring elements are a unit. A warp reads, at each half step, unit after unit of its lanes' own rows and blocks: 32 units at a time,
 which lie side by side. Within a unit elements are in the order in which
@@ -22,7 +22,7 @@ from .stream_layout import (
     StreamLayout,
     StreamShape,
 )
-from .tile_schedule import RowTile
+from .stream_schedule import TileRun
 
 comptime UNIT_ELEMENTS = 8
 """BF16 elements of a unit: 16 bytes, and one word of packed codes."""
@@ -38,12 +38,12 @@ def load_activations[
     rows: RowMapType,
     layout: StreamLayout[shape],
     shared: SharedPointer[UInt8],
-    row_tile: RowTile,
+    run: TileRun,
 ):
     """Replaces the activations in shared memory, with all threads of the block.
 
-    Rows that the tile does not have are left as they are: a row only reaches
-    its own column of sums.
+    The places of rows that the run does not have are left as they are: a row
+    only reaches its own column of sums.
 
     Parameters:
         RowMapType: Finds the activation row of a routed row.
@@ -54,23 +54,23 @@ def load_activations[
         rows: Maps a routed row to its activation row.
         layout: Where things lie in shared memory.
         shared: The block's shared memory.
-        row_tile: The rows.
+        run: The rows.
     """
     var target = shared.unsafe_offset(layout.activations()).unsafe_bitcast[
         UInt32
     ]()
     var sources = shared.unsafe_offset(layout.sources()).unsafe_bitcast[Int32]()
     var thread = Int(thread_idx.x)
-    # The previous tile's last products are done.
+    # The previous run's last products are done.
     barrier()
-    if thread < row_tile.count:
+    if thread < run.rows:
         sources[unsafe_offset=thread] = Int32(
-            rows.source_row(row_tile.first + thread)
+            rows.source_row(run.first_row + thread)
         )
     barrier()
     var depth = Int(problem.depth)
     var row_units = layout.halves() * _UNITS_PER_HALF
-    for i in range(thread, row_units * row_tile.count, THREADS):
+    for i in range(thread, row_units * run.rows, THREADS):
         var row, unit = divmod(i, row_units)
         var elements = SIMD[.uint32, 4](0)
         # Elements past K are zeros, since a NaN would meet zero weights.

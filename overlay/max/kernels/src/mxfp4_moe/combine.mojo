@@ -7,6 +7,11 @@ from std.math import ceildiv
 from max.algorithm.functional import sync_parallelize
 from max.gpu import block_idx, thread_idx
 from max.gpu.host import DeviceContext
+from max.gpu.primitives.grid_controls import (
+    PDLLevel,
+    pdl_launch_attributes,
+    wait_on_dependent_grids,
+)
 
 from .kernel_argument import TensorPointer
 from .subnormals import round_to_bf16
@@ -74,6 +79,7 @@ def _combine_kernel[
     weighted: TensorPointer[Float32],
     features: Int32,
 ):
+    wait_on_dependent_grids()
     var feature = (Int(block_idx.y) * _THREADS + Int(thread_idx.x)) * _VECTOR
     if feature < Int(features):
         _combine_vector[_VECTOR, top_k](
@@ -113,4 +119,5 @@ def combine_gpu[
         Int32(features),
         grid_dim=(tokens, ceildiv(features, _THREADS * _VECTOR)),
         block_dim=_THREADS,
+        attributes=pdl_launch_attributes(PDLLevel.OVERLAP_AT_END),
     )

@@ -13,6 +13,7 @@ from std.memory import unsafe_stack_allocation
 from max.gpu import WARP_SIZE, block_idx, lane_id, thread_idx, warp_id
 from max.gpu.host import DeviceContext
 from max.gpu.primitives import block, warp
+from max.gpu.primitives.grid_controls import launch_dependent_grids
 from max.gpu.sync import barrier
 
 from .kernel_argument import KernelArgument, TensorPointer
@@ -75,6 +76,7 @@ def _route_kernel(tables: RoutingTables, slots_arg: Int32, experts_arg: Int32):
     # One thread block an expert, and one for the end. Each counts the slots of
     # smaller experts, which is where its own rows start, and then appends its
     # slots in order. No block waits for another.
+    launch_dependent_grids()
     var slots = Int(slots_arg)
     var experts = Int(experts_arg)
     var expert = Int32(block_idx.x)

@@ -6,8 +6,11 @@ A panel is the packed weights of 16 neighbouring features of one expert over
 all of K, contiguous in memory. A unit of work is one panel met by one row tile:
 up to a tile's rows of one group. Units are numbered along the features of the
 first row tile, then of the second, and each thread block takes an equal,
-contiguous range of them. So the weights are read evenly whatever the routing,
-and a block changes its activations only once or twice.
+contiguous range of them. So the weights are read evenly whatever the routing.
+
+Tiles are seldom full, so those that follow each other share the place in shared
+memory that one full tile needs: a run. Only between runs must a block's warps
+wait for each other.
 """
 
 from std.math import ceildiv
@@ -37,6 +40,18 @@ struct GroupTiles(TrivialRegisterPassable):
     """The group's first routed row."""
     var rows: Int32
     """Its rows."""
+
+
+@fieldwise_init
+struct TileRun(TrivialRegisterPassable):
+    """Row tiles that follow each other and have no more rows than one can."""
+
+    var end_tile: Int
+    """The row tile after the last one."""
+    var first_row: Int
+    """The first routed row."""
+    var rows: Int
+    """Routed rows, without a gap."""
 
 
 @fieldwise_init
@@ -119,3 +134,26 @@ struct UnitSchedule(TrivialRegisterPassable):
             Int(group.first_row) + first,
             min(self.tile_rows, rows - first),
         )
+
+    @inline(.always)
+    def tile_run(self, first_tile: Int, end_tile: Int) -> TileRun:
+        """Finds as many row tiles as can share the place of one.
+
+        Args:
+            first_tile: The first of them.
+            end_tile: The end of those to choose from, more than `first_tile`.
+
+        Returns:
+            The run.
+        """
+        var first = self.row_tile(first_tile)
+        var run = TileRun(first_tile + 1, first.first, first.count)
+        while run.end_tile < end_tile:
+            var next = self.row_tile(run.end_tile)
+            # Rows of no expert may lie between two groups.
+            var gap = next.first != run.first_row + run.rows
+            if gap or run.rows + next.count > self.tile_rows:
+                break
+            run.rows += next.count
+            run.end_tile += 1
+        return run

@@ -3,12 +3,12 @@
 """The grouped MXFP4 matmul on Hopper for few rows: weights at memory speed.
 
 One thread block an SM, whose warps each keep a stream of packed weights of
-their own on the way. A warp meets a panel of 16 features with a row tile's
-activations, which stay in shared memory for all of the tile's panels; the
-warps take panels in turn and wait for each other only where the row tile
-changes.
+their own on the way. A warp meets a panel of 16 features with the activations
+of a run of row tiles, which stay in shared memory for all of the run's panels;
+the warps take panels in turn and wait for each other only between runs.
 """
 
+from std.math import ceildiv
 from std.memory import bitcast
 from std.utils import StaticTuple
 
@@ -91,17 +91,28 @@ def _stream_kernel[
         launch_dependent_grids()
 
     var panel = WarpPanel[shape](layout, shared)
+    var my_tile = -1
+    var row_tile = RowTile(-1, 0, 0)
     var unit = first_unit
     while unit < end_unit:
-        var tile = unit // panels
-        var row_tile = schedule.row_tile(tile)
-        var tile_end = min(end_unit, (tile + 1) * panels)
-        load_activations(problem, rows, layout, shared, row_tile)
-        while mine < tile_end:
+        var run = schedule.tile_run(unit // panels, ceildiv(end_unit, panels))
+        var run_end = min(end_unit, run.end_tile * panels)
+        load_activations(problem, rows, layout, shared, run)
+        while mine < run_end:
             var sums = panel.multiply(problem, schedule, weights)
-            _store(epilogue, sums, row_tile, mine % panels * PANEL_FEATURES)
+            var tile, tile_panel = divmod(mine, panels)
+            if tile != my_tile:
+                my_tile = tile
+                row_tile = schedule.row_tile(tile)
+            _store(
+                epilogue,
+                sums,
+                row_tile,
+                run.first_row,
+                tile_panel * PANEL_FEATURES,
+            )
             mine += WARPS
-        unit = tile_end
+        unit = run_end
 
     _store_empty_rows(problem, epilogue)
 
@@ -322,17 +333,20 @@ def _store[
     epilogue: EpilogueType,
     sums: StaticTuple[SIMD[.float32, 4], row_octets],
     row_tile: RowTile,
+    first_row: Int,
     first_feature: Int,
 ):
+    # The panel met all rows of the run, from `first_row` on: other experts'
+    # sums are left out.
     var quad_row, quad = divmod(Int(lane_id()), 4)
     var feature = first_feature + 2 * quad_row
     comptime for octet in range(row_octets):
         comptime for i in range(2):
-            var row = octet * 8 + 2 * quad + i
-            if row < row_tile.count:
+            var row = first_row + octet * 8 + 2 * quad + i
+            if row >= row_tile.first and row < row_tile.first + row_tile.count:
                 epilogue.store(
                     row_tile.expert,
-                    row_tile.first + row,
+                    row,
                     feature,
                     sums[octet][i],
                     sums[octet][2 + i],
