@@ -17,7 +17,6 @@ from .expand_sm90 import pair_activations
 from .problem import MatmulProblem, RowMap
 from .stream_layout import (
     HALF_DEPTH,
-    THREADS,
     SharedPointer,
     StreamLayout,
     StreamShape,
@@ -70,7 +69,7 @@ def load_activations[
     barrier()
     var depth = Int(problem.depth)
     var row_units = layout.halves() * _UNITS_PER_HALF
-    for i in range(thread, row_units * run.rows, THREADS):
+    for i in range(thread, row_units * run.rows, shape.threads()):
         var row, unit = divmod(i, row_units)
         var elements = SIMD[.uint32, 4](0)
         # Elements past K are zeros, since a NaN would meet zero weights.

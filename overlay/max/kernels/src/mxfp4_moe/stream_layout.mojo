@@ -16,12 +16,6 @@ comptime SharedPointer[T: AnyType] = Pointer[
 ]
 """A place in a thread block's shared memory."""
 
-comptime WARPS = 16
-"""Warps of a thread block."""
-
-comptime THREADS = WARPS * WARP_SIZE
-"""Threads of a thread block."""
-
 comptime LANE_ROWS = 2
 """Weight rows of a panel that a lane reads: two neighbouring features."""
 
@@ -53,19 +47,26 @@ struct StreamShape(TrivialRegisterPassable):
 
     var row_octets: Int
     """Groups of eight rows of a row tile."""
+    var warps: Int
+    """Warps of a thread block, one block an SM."""
     var slots: Int
     """Steps of weights that a warp keeps on their way."""
 
-    comptime FEW_ROWS = Self(1, 4)
-    """Up to eight rows an expert: as many bytes on their way as fit."""
+    comptime FEW_ROWS = Self(1, 12, 3)
+    """Up to eight rows an expert."""
 
-    comptime SOME_ROWS = Self(2, 2)
+    comptime SOME_ROWS = Self(2, 16, 2)
     """Up to sixteen rows an expert."""
 
     @inline(.always)
     def rows(self) -> Int:
         """Returns the rows of a row tile."""
         return self.row_octets * 8
+
+    @inline(.always)
+    def threads(self) -> Int:
+        """Returns the threads of a thread block."""
+        return self.warps * WARP_SIZE
 
 
 @fieldwise_init
@@ -112,12 +113,14 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
     @inline(.always)
     def scales(self, warp: Int, set: Int) -> Int:
         """Returns where one of a warp's two sets of scales starts."""
-        return self.slots(WARPS) + (2 * warp + set) * self.scale_bytes()
+        return (
+            self.slots(Self.shape.warps) + (2 * warp + set) * self.scale_bytes()
+        )
 
     @inline(.always)
     def activations(self) -> Int:
         """Returns where activations start."""
-        return self.scales(WARPS, 0)
+        return self.scales(Self.shape.warps, 0)
 
     @inline(.always)
     def sources(self) -> Int:

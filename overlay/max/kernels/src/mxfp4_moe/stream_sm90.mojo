@@ -43,8 +43,6 @@ from .stream_layout import (
     HALF_BYTES,
     LANE_ROWS,
     STEP_BLOCKS,
-    THREADS,
-    WARPS,
     SharedPointer,
     StreamLayout,
     StreamShape,
@@ -55,7 +53,7 @@ from .weight_stream import WeightStream
 
 
 @__llvm_metadata(
-    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS))
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(shape.threads()))
 )
 @__name(t"mxfp4_moe_stream_16x{shape.rows()}_{EpilogueType.NAME}")
 def _stream_kernel[
@@ -74,7 +72,7 @@ def _stream_kernel[
     comptime if not tables_ready:
         wait_on_dependent_grids()
         launch_dependent_grids()
-    var row_tiles = schedule.build(problem, THREADS)
+    var row_tiles = schedule.build(problem, shape.threads())
 
     var panels = Int(problem.features) // PANEL_FEATURES
     var units = row_tiles * panels
@@ -111,10 +109,10 @@ def _stream_kernel[
                 run.first_row,
                 tile_panel * PANEL_FEATURES,
             )
-            mine += WARPS
+            mine += shape.warps
         unit = run_end
 
-    _store_empty_rows(problem, epilogue)
+    _store_empty_rows[shape.threads()](problem, epilogue)
 
 
 struct WarpPanel[shape: StreamShape](TrivialRegisterPassable):
@@ -355,23 +353,23 @@ def _store[
 
 @inline(.always)
 def _store_empty_rows[
-    EpilogueType: Epilogue
+    EpilogueType: Epilogue, //, threads: Int
 ](problem: MatmulProblem, epilogue: EpilogueType):
     # Rows of no expert are rare: the padding of expert-parallel callers.
     var lost = False
-    for group in range(Int(thread_idx.x) - 1, Int(problem.groups) + 1, THREADS):
+    for group in range(Int(thread_idx.x) - 1, Int(problem.groups) + 1, threads):
         var first, end = problem.group_bounds(group)
         lost |= end > first and problem.group_expert(group) < 0
-    if not block.max[block_size=THREADS, broadcast=True](Int32(lost)):
+    if not block.max[block_size=threads, broadcast=True](Int32(lost)):
         return
-    var thread = Int(block_idx.x) * THREADS + Int(thread_idx.x)
-    var threads = Int(grid_dim.x) * THREADS
+    var thread = Int(block_idx.x) * threads + Int(thread_idx.x)
+    var all = Int(grid_dim.x) * threads
     var pairs = Int(problem.features) // 2
     for group in range(-1, Int(problem.groups) + 1):
         if problem.group_expert(group) >= 0:
             continue
         var first, end = problem.group_bounds(group)
-        for i in range(thread, (end - first) * pairs, threads):
+        for i in range(thread, (end - first) * pairs, all):
             epilogue.store_empty(first + i // pairs, i % pairs * 2)
 
 
@@ -424,7 +422,7 @@ def stream_matmul_sm90[
         rows,
         epilogue,
         grid_dim=ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT),
-        block_dim=THREADS,
+        block_dim=shape.threads(),
         shared_mem_bytes=layout.shared_bytes(),
         func_attribute=FuncAttribute.MAX_DYNAMIC_SHARED_SIZE_BYTES(
             UInt32(layout.shared_bytes())

@@ -30,7 +30,6 @@ from .stream_layout import (
     LANE_ROWS,
     STEP_BLOCKS,
     STEP_BYTES,
-    WARPS,
     SharedPointer,
     StreamLayout,
     StreamShape,
@@ -180,10 +179,10 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
         schedule: UnitSchedule,
     ):
         self.steps_left = 0
-        self.unit += Int32(WARPS)
+        self.unit += Int32(Self.shape.warps)
         if self.unit >= self.end_unit:
             return
-        self.panel += Int32(WARPS)
+        self.panel += Int32(Self.shape.warps)
         var panels = problem.features // Int32(PANEL_FEATURES)
         if self.panel >= panels:
             while self.panel >= panels:

@@ -42,13 +42,13 @@ struct Kernel(TrivialRegisterPassable):
     var stream: StreamShape
     """How blocks work, for the streaming kernel; no slots for the other."""
 
-    comptime DECODE = Self(TileShape.DECODE, StreamShape(0, 0))
-    comptime MIXED = Self(TileShape.MIXED, StreamShape(0, 0))
-    comptime PREFILL = Self(TileShape.PREFILL, StreamShape(0, 0))
+    comptime DECODE = Self(TileShape.DECODE, StreamShape(0, 0, 0))
+    comptime MIXED = Self(TileShape.MIXED, StreamShape(0, 0, 0))
+    comptime PREFILL = Self(TileShape.PREFILL, StreamShape(0, 0, 0))
     comptime STREAM_FEW = Self(TileShape.DECODE, StreamShape.FEW_ROWS)
     comptime STREAM_SOME = Self(TileShape.DECODE, StreamShape.SOME_ROWS)
     # Few steps ahead, so that short sums stream as well.
-    comptime STREAM_SHORT = Self(TileShape.DECODE, StreamShape(1, 3))
+    comptime STREAM_SHORT = Self(TileShape.DECODE, StreamShape(1, 4, 2))
 
     def name(self) -> String:
         if self.stream.slots > 0:
