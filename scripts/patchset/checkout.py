@@ -88,6 +88,13 @@ class Checkout:
             raise PatchsetError(f"{path} is a folder.")
         return file.read_bytes() if file.exists() else None
 
+    def files(self, folder: str) -> list[str]:
+        """Paths of the files below ``folder``, tracked or new, sorted; what git ignores is not."""
+        listing = self._git(
+            ["ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", folder]
+        )
+        return sorted({os.fsdecode(name) for name in listing.stdout.split(b"\0") if name})
+
     def modified(self) -> list[str]:
         """Paths of tracked files that differ from the current commit, staged or not."""
         listing = self._git(["diff", "HEAD", "--name-only", "--no-renames", "-z"])

@@ -4,22 +4,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 from patchset.changes import PatchSet, ReadFile, apply_patch, patched_paths, plan
 from patchset.errors import PatchsetError
+from patchset.scratch_git import commit_all, git
 from patchset.stack import Stack, StackedCommit, read_stack
 
 COVER_FILE = "cover-letter.txt"
 """Not a .patch file, so that ``git am OUT/*.patch`` leaves it alone."""
-
-_AUTHOR = {"NAME": "The max-gpt-oss authors", "EMAIL": "max-gpt-oss@example.com"}
-# One date for all, so that the same patch set gives the same bytes.
-_DATE = "2026-11-22T00:00:00+00:00"
 
 
 def export_series(patchset: PatchSet, read_upstream: ReadFile, out: Path) -> list[Path]:
@@ -49,22 +43,22 @@ def export_series(patchset: PatchSet, read_upstream: ReadFile, out: Path) -> lis
         for commit in stack.commits:
             _commit(tree, patchset, commit)
         mails = ["format-patch", "--zero-commit", "--no-signature", "--full-index", "--quiet"]
-        _git(tree, [*mails, f"--output-directory={out.resolve()}", "upstream..HEAD"])
+        git(tree, [*mails, f"--output-directory={out.resolve()}", "upstream..HEAD"])
         (out / COVER_FILE).write_text(_cover_letter(tree, stack), encoding="utf-8")
     return sorted(out.glob("*.patch"))
 
 
 def _commit_upstream(tree: Path, stack: Stack, read_upstream: ReadFile) -> None:
     """Commits upstream's version of every file that the stack touches."""
-    _git(tree, ["init", "--quiet", "--initial-branch=main"])
+    git(tree, ["init", "--quiet", "--initial-branch=main"])
     for commit in stack.commits:
         for path in [*commit.overlay, *(patched_paths(commit.patch) if commit.patch else [])]:
             content = read_upstream(path)
             if content is not None:
                 (tree / path).parent.mkdir(parents=True, exist_ok=True)
                 (tree / path).write_bytes(content)
-    _commit_all(tree, "Upstream")
-    _git(tree, ["tag", "upstream"])
+    commit_all(tree, "Upstream")
+    git(tree, ["tag", "upstream"])
 
 
 def _commit(tree: Path, patchset: PatchSet, commit: StackedCommit) -> None:
@@ -73,38 +67,10 @@ def _commit(tree: Path, patchset: PatchSet, commit: StackedCommit) -> None:
         (tree / path).write_bytes((patchset.overlay / path).read_bytes())
     if commit.patch is not None:
         apply_patch(tree, commit.patch, [])
-    _commit_all(tree, commit.message)
-
-
-def _commit_all(tree: Path, message: str) -> None:
-    _git(tree, ["add", "--all", "--force"])
-    _git(tree, ["commit", "--quiet", "--no-verify", "--allow-empty", "--message", message])
+    commit_all(tree, commit.message)
 
 
 def _cover_letter(tree: Path, stack: Stack) -> str:
     titles = [f"{number}. {commit.title}" for number, commit in enumerate(stack.commits, 1)]
-    sizes = _git(tree, ["diff", "--stat=100", "upstream", "HEAD"]).rstrip()
+    sizes = git(tree, ["diff", "--stat=100", "upstream", "HEAD"]).rstrip()
     return "\n".join([stack.title, "", stack.body, "", *titles, "", sizes, ""])
-
-
-def _git(tree: Path, arguments: Sequence[str]) -> str:
-    """Runs git with an identity, date and configuration of its own."""
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
-        **{
-            f"GIT_{who}_{key}": value
-            for who in ("AUTHOR", "COMMITTER")
-            for key, value in _AUTHOR.items()
-        },
-        "GIT_AUTHOR_DATE": _DATE,
-        "GIT_COMMITTER_DATE": _DATE,
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "LC_ALL": "C",
-    }
-    result = subprocess.run(
-        ["git", *arguments], cwd=tree, env=environment, text=True, capture_output=True, check=False
-    )
-    if result.returncode != 0:
-        raise PatchsetError(f"git {arguments[0]} failed: {result.stderr.strip()}")
-    return result.stdout

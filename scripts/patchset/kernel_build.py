@@ -9,9 +9,9 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
-from patchset.changes import PatchSet
 from patchset.errors import PatchsetError
 
 PACKAGES = ("dense_linear", "mxfp4_moe")
@@ -21,47 +21,43 @@ SOURCES = "max/kernels/src"
 """Where the monorepo, and so the overlay, holds a folder of sources for each package."""
 
 
-def kernel_sources(patchset: PatchSet, package: str) -> dict[str, bytes]:
-    """Returns a package's Mojo sources by their path in the package, sorted.
+def kernel_folder(tree: Path, package: str) -> Path:
+    """Returns the folder of a package's sources.
 
     Args:
-        patchset: The overlay.
+        tree: The overlay, or a checkout that the patch set was applied to.
         package: The package's name.
 
     Raises:
-        PatchsetError: If the overlay has no such package.
+        PatchsetError: If the tree has no such package.
     """
-    folder = patchset.overlay / SOURCES / package
+    folder = tree / SOURCES / package
     if not (folder / "__init__.mojo").is_file():
         raise PatchsetError(
             f"{folder}/__init__.mojo is missing: there is no kernel package {package}."
         )
-    return {
-        file.relative_to(folder).as_posix(): file.read_bytes()
-        for file in sorted(folder.rglob("*.mojo"))
-    }
+    return folder
 
 
-def sources_digest(sources: dict[str, bytes]) -> str:
-    """Returns one SHA-256, in hex, over the names and contents of the sources."""
+def sources_digest(folder: Path) -> str:
+    """Returns one SHA-256, in hex, over the names and contents of a package's sources."""
     digest = hashlib.sha256()
-    for name, content in sorted(sources.items()):
+    sources = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*.mojo")}
+    for name, file in sorted(sources.items()):
+        content = file.read_bytes()
         digest.update(f"{name}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
 
 
-def compile_kernels(
-    package: str, sources: dict[str, bytes], mojo: Path, mojo_version: str
-) -> bytes:
+def compile_kernels(folder: Path, mojo: Path, mojo_version: str) -> bytes:
     """Compiles a package and returns the content of its ``.mojoc`` file.
 
-    A package records the paths it was compiled from: compiled by its name from the folder
-    above, the same sources give the same bytes everywhere.
+    A package records the paths it was compiled from: compiled by its name from a folder that
+    has nothing else, the same sources give the same bytes everywhere.
 
     Args:
-        package: The package's name.
-        sources: The Mojo sources by their path in the package.
+        folder: The package's sources; the folder has the package's name.
         mojo: The compiler.
         mojo_version: The version it has to be.
 
@@ -70,15 +66,45 @@ def compile_kernels(
     """
     _check_compiler(mojo, mojo_version)
     with tempfile.TemporaryDirectory(prefix="kernels-") as name:
-        folder = Path(name)
-        for path, content in sources.items():
-            (folder / package / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / package / path).write_bytes(content)
-        output = folder / f"{package}.mojoc"
-        result = _run(mojo, ["precompile", package, "-o", output.name], folder)
+        package, output = Path(name) / folder.name, Path(name) / f"{folder.name}.mojoc"
+        package.symlink_to(folder.resolve())
+        result = _run(mojo, ["precompile", package.name, "-o", output.name], Path(name))
         if result.returncode != 0 or not output.is_file():
-            raise PatchsetError(f"{SOURCES}/{package} does not compile:\n{result.stderr.strip()}")
+            raise PatchsetError(
+                f"{SOURCES}/{folder.name} does not compile:\n{result.stderr.strip()}"
+            )
         return output.read_bytes()
+
+
+def compile_program(program: Path, tree: Path, mojo: Path, target: str) -> None:
+    """Compiles a Mojo program that imports the kernel packages, and throws the result away.
+
+    It finds upstream's packages as they are installed and ours as sources, since an installed
+    one of ours may be of another state of the tree.
+
+    Args:
+        program: The file.
+        tree: The overlay, or a checkout that the patch set was applied to.
+        mojo: The compiler, of an environment that has MAX.
+        target: The GPU, as ``sm_90a``.
+
+    Raises:
+        PatchsetError: If it does not compile.
+    """
+    with tempfile.TemporaryDirectory(prefix="program-") as name:
+        sources, upstream = Path(name) / "sources", Path(name) / "upstream"
+        sources.mkdir()
+        upstream.mkdir()
+        for package in PACKAGES:
+            (sources / package).symlink_to(kernel_folder(tree, package).resolve())
+        for file in _installed_packages(mojo):
+            if file.stem not in PACKAGES:
+                (upstream / file.name).symlink_to(file)
+        command = ["build", "-I", str(sources), f"--target-accelerator={target}"]
+        command += [str(program), "-o", str(Path(name) / "program")]
+        result = _run(mojo, command, Path(name), {"MODULAR_MOJO_MAX_IMPORT_PATH": str(upstream)})
+    if result.returncode != 0:
+        raise PatchsetError(f"{program} does not compile:\n{result.stderr.strip()}")
 
 
 def find_mojo(python: Path) -> Path:
@@ -101,8 +127,17 @@ def _check_compiler(mojo: Path, expected: str) -> None:
         )
 
 
-def _run(mojo: Path, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Runs the compiler without the variables that change what it imports."""
+def _installed_packages(mojo: Path) -> list[Path]:
+    folders = list(mojo.parent.parent.glob("lib/python3.*/site-packages/modular/lib/mojo"))
+    if len(folders) != 1:
+        raise PatchsetError(f"{mojo.parent.parent} has no MAX: run scripts/setup.sh first.")
+    return sorted(folders[0].glob("*.mojoc"))
+
+
+def _run(
+    mojo: Path, arguments: list[str], folder: Path, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs the compiler without the variables that change what it imports, but ``variables``."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -111,7 +146,7 @@ def _run(mojo: Path, arguments: list[str], folder: Path) -> subprocess.Completed
     return subprocess.run(
         [str(mojo), *arguments],
         cwd=folder,
-        env=environment,
+        env={**environment, **(variables or {})},
         text=True,
         capture_output=True,
         check=False,

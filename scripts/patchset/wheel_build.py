@@ -12,9 +12,9 @@ from pathlib import Path
 
 from patchset.base_wheel import check_base_wheel
 from patchset.changes import Change, PatchSet, plan
-from patchset.checkout import PYTHON_FOLDER
+from patchset.checkout import PYTHON_FOLDER, Checkout
 from patchset.errors import PatchsetError
-from patchset.kernel_build import PACKAGES, compile_kernels, kernel_sources, sources_digest
+from patchset.kernel_build import PACKAGES, compile_kernels, kernel_folder, sources_digest
 from patchset.wheel_file import read_wheel, write_wheel
 
 KERNEL_MEMBERS = {package: f"modular/lib/mojo/{package}.mojoc" for package in PACKAGES}
@@ -39,22 +39,80 @@ def build_wheel(
         folder: Where to write the wheel.
 
     Raises:
-        PatchsetError: If the base wheel is not upstream's, a patch does not apply, or the
+        PatchsetError: If the base wheel is not upstream's, a patch does not apply, or a
             kernel package is missing or does not compile.
     """
-    pin = patchset.pin
     check_base_wheel(patchset.root, base_wheel, python_version)
     members = read_wheel(base_wheel)
     changes = plan(
         patchset, lambda path: members.get(_member_of(path)), lambda path: bool(_member_of(path))
     )
+    return _build(patchset, patchset.overlay, base_wheel, members, changes, mojo, folder)
+
+
+def build_wheel_from_checkout(
+    patchset: PatchSet,
+    checkout: Checkout,
+    base_wheel: Path,
+    python_version: str,
+    mojo: Path,
+    folder: Path,
+) -> Path:
+    """Builds the wheel from a checkout that the patch set was applied to.
+
+    Python comes from the checkout's working tree and the kernel packages from its sources;
+    what upstream compiles comes from upstream's wheel.
+
+    Args:
+        patchset: What names the versions.
+        checkout: The patched checkout.
+        base_wheel: Upstream's wheel of the pinned version.
+        python_version: CPython version of the wheel, as ``3.12``.
+        mojo: The Mojo compiler of the pinned version.
+        folder: Where to write the wheel.
+
+    Raises:
+        PatchsetError: If the base wheel is not upstream's, or a kernel package is missing or
+            does not compile.
+    """
+    check_base_wheel(patchset.root, base_wheel, python_version)
+    members = read_wheel(base_wheel)
+    changes = checkout_changes(checkout, members)
+    return _build(patchset, checkout.root, base_wheel, members, changes, mojo, folder)
+
+
+def checkout_changes(checkout: Checkout, members: Mapping[str, bytes]) -> list[Change]:
+    """What the working tree changes of upstream's wheel.
+
+    A file that upstream commits and its wheel leaves out stays out.
+    """
+    changes = []
+    for path in checkout.files(PYTHON_FOLDER):
+        name = _member_of(path)
+        before, after = members.get(name), checkout.current(path)
+        if name and before != after and (before is not None or not checkout.committed(path)):
+            changes.append(Change(path, before, after))
+    return changes
+
+
+def _build(
+    patchset: PatchSet,
+    tree: Path,
+    base_wheel: Path,
+    members: dict[str, bytes],
+    changes: list[Change],
+    mojo: Path,
+    folder: Path,
+) -> Path:
+    """Builds the wheel from upstream's members, changed files, and the tree's kernel packages."""
+    pin = patchset.pin
     for change in changes:
         _put(members, _member_of(change.path), change.after)
 
     packages = {}
     for package, member in KERNEL_MEMBERS.items():
-        sources = kernel_sources(patchset, package)
-        kernels = compile_kernels(package, sources, mojo, pin.mojo_version)
+        sources = kernel_folder(tree, package)
+        kernels = compile_kernels(sources, mojo, pin.mojo_version)
         packages[package] = {
             "package_sha256": hashlib.sha256(kernels).hexdigest(),
             "sources_sha256": sources_digest(sources),

@@ -9,12 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from patchset_tools import commit_all, git
 
+from patchset.assembled import assemble_checkout
 from patchset.base_wheel import CACHE, fetch_base_wheel
 from patchset.changes import PatchSet
-from patchset.checkout import VERSION_FILE
-from patchset.wheel_file import read_wheel
 
 
 @pytest.fixture(scope="session")
@@ -28,15 +26,7 @@ def pristine(patchset: PatchSet, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """The monorepo as far as the pinned wheel has it, committed. Not to be written to."""
     wheel = fetch_base_wheel(patchset.root, CACHE, f"3.{sys.version_info.minor}")
     root = tmp_path_factory.mktemp("monorepo") / "modular"
-    for name, content in read_wheel(wheel).items():
-        if name.startswith("max/"):
-            file = root / "max" / "python" / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
-    (root / VERSION_FILE).parent.mkdir()
-    (root / VERSION_FILE).write_text(f'MAX_PACKAGE_VERSION = "{patchset.pin.max_version}"\n')
-    git(root, "init", "--quiet")
-    commit_all(root)
+    assemble_checkout(root, wheel, patchset.pin.max_version)
     return root
 
 

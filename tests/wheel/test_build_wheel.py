@@ -21,8 +21,7 @@ import pytest
 from patchset.base_wheel import check_base_wheel, fetch_base_wheel
 from patchset.changes import PatchSet
 from patchset.errors import PatchsetError
-from patchset.kernel_build import PACKAGES, compile_kernels, find_mojo, kernel_sources
-from patchset.pin import Pin
+from patchset.kernel_build import PACKAGES, compile_kernels, find_mojo, kernel_folder
 from patchset.wheel_build import KERNEL_MEMBERS, MANIFEST_MEMBER
 from patchset.wheel_file import read_wheel
 
@@ -262,9 +261,9 @@ def test_mojo_of_another_version_is_refused(repository: Path, tmp_path: Path) ->
     mojo = tmp_path / "mojo"
     mojo.write_text("#!/bin/sh\necho Mojo 1.1.0 '(abcdef)'\n")
     mojo.chmod(0o755)
-    sources = kernel_sources(PatchSet.at(repository), "mxfp4_moe")
+    sources = kernel_folder(repository / "overlay", "mxfp4_moe")
     with pytest.raises(PatchsetError, match=r"Mojo 1\.1\.0.*asks for Mojo 1\.2\.0"):
-        compile_kernels("mxfp4_moe", sources, mojo, "1.2.0")
+        compile_kernels(sources, mojo, "1.2.0")
 
 
 def test_environment_without_mojo_is_refused(tmp_path: Path) -> None:
@@ -274,4 +273,4 @@ def test_environment_without_mojo_is_refused(tmp_path: Path) -> None:
 
 def test_kernel_package_without_sources_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PatchsetError, match="there is no kernel package mxfp4_moe"):
-        kernel_sources(PatchSet(tmp_path, Pin("26.7.0", "1.2.0", "x", {})), "mxfp4_moe")
+        kernel_folder(tmp_path, "mxfp4_moe")
