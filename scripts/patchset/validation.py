@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from patchset.changes import Change, PatchSet, ReadFile, plan
@@ -99,8 +100,8 @@ def check_programs(patchset: PatchSet, tree: Path, mojo: Path) -> list[str]:
         if path.startswith((f"{PROGRAMS}/test/", f"{PROGRAMS}/benchmarks/"))
         and path.endswith(".mojo")
     ]
-    for path in programs:
-        compile_program(tree / path, tree, mojo, TARGET)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda path: compile_program(tree / path, tree, mojo, TARGET), programs))
     return [Path(path).name for path in programs]
 
 
