@@ -46,6 +46,21 @@ for file in "${mojo_files[@]}"; do
     diff -u --label "${file}" "${file}" --label "${file}, formatted" "${copy}/${file}"
 done
 
+echo "mojo doc"
+# As upstream's docs test runs it; of a path that ends in / it reads nothing. These helpers of the
+# Hopper kernels are not complete yet.
+incomplete='/(activation_rows|matmul_sm90|stream_layout|stream_schedule|weight_stream)\.mojo:'
+for package in overlay/max/kernels/src/*; do
+    said="$("${bin}/mojo" doc --diagnose-missing-doc-strings --Werror -o /dev/null \
+        "${package}" 2>&1)" && continue
+    if ! grep -E ' error: ' <<<"${said}" | grep -vE "${incomplete}" | grep -v 'could not generate'
+    then
+        grep -qE "${incomplete}" <<<"${said}" && continue
+        echo "${said}"
+    fi
+    exit 1
+done
+
 buildifier="$(command -v buildifier || true)"
 if [ -z "${buildifier}" ] && command -v npm >/dev/null; then
     npm ci --silent --prefix third_party/buildifier

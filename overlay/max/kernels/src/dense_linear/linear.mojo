@@ -23,7 +23,11 @@ from max.algorithm.functional import sync_parallelize
 from max.gpu.host import DeviceContext
 
 comptime TensorPointer[T: AnyType] = Pointer[T, MutUntrackedOrigin]
-"""Where a tensor begins. The graph keeps the tensor alive."""
+"""Where a tensor begins. The graph keeps the tensor alive.
+
+Parameters:
+    T: The type of its elements.
+"""
 
 
 struct LinearProblem[features: Int, depth: Int, has_bias: Bool](
@@ -58,6 +62,15 @@ struct LinearProblem[features: Int, depth: Int, has_bias: Bool](
         *,
         rows: Int,
     ):
+        """Names the operands of a layer.
+
+        Args:
+            output: BF16 `[rows, N]`.
+            x: BF16 `[rows, K]`.
+            weight: BF16 `[N, K]`.
+            bias: BF16 `[N]`; not read without `has_bias`.
+            rows: Rows of the output, from 0.
+        """
         self.output = output
         self.x = x
         self.weight = weight
@@ -147,6 +160,9 @@ def dense_linear_cpu[
 
     Args:
         problem: The operands.
+
+    Raises:
+        Error: If the work cannot be shared out to threads.
     """
 
     def feature_column(feature: Int) {imm}:

@@ -62,6 +62,9 @@ struct DenseLinear:
             weight: `[N, K]`.
             bias: `[N]`.
             ctx: The device.
+
+        Raises:
+            Error: If a launch fails.
         """
         _run[target](
             LinearProblem[features, depth, True](
@@ -100,6 +103,9 @@ struct DenseLinearNoBias:
             x: `[T, K]`.
             weight: `[N, K]`.
             ctx: The device.
+
+        Raises:
+            Error: If a launch fails.
         """
         _run[target](
             LinearProblem[features, depth, False](

@@ -37,6 +37,9 @@ def unit_offset(row_octet: Int, unit: Int, row: Int, block: Int) -> Int:
         unit: Which of the block's four units.
         row: The row within the eight.
         block: The block along K, 0 to 3.
+
+    Returns:
+        The offset from the stage's beginning.
     """
     return (
         (row_octet * 4 + unit) * 32 + ((row * 4 + block) ^ (unit * 2))

@@ -60,6 +60,9 @@ def combine_cpu[
         weighted: Float32 `[tokens * top_k, features]`, in slot order.
         tokens: Tokens.
         features: Features, a multiple of 4.
+
+    Raises:
+        Error: If the work cannot be shared out to threads.
     """
 
     def token_row(token: Int) {imm}:

@@ -45,6 +45,7 @@ struct StoreBF16(Epilogue):
     """Rounds the sums to BF16: the plain matmul."""
 
     comptime NAME = StaticString("store")
+    """The word for this epilogue."""
 
     var output: TensorPointer[BFloat16]
     """BF16 `[rows, features]`."""
@@ -55,7 +56,15 @@ struct StoreBF16(Epilogue):
     def store(
         self, expert: Int, row: Int, feature: Int, sum0: Float32, sum1: Float32
     ):
-        """Stores the two sums."""
+        """Stores the two sums.
+
+        Args:
+            expert: The expert whose weights made the sums.
+            row: The routed row.
+            feature: The first of the two features, an even number.
+            sum0: The sum of `feature`.
+            sum1: The sum of `feature + 1`.
+        """
         self.output.unsafe_store[alignment=4](
             row * Int(self.features) + feature,
             round_to_bf16(SIMD[.float32, 2](sum0, sum1)),
@@ -63,7 +72,12 @@ struct StoreBF16(Epilogue):
 
     @inline(.always)
     def store_empty(self, row: Int, feature: Int):
-        """Stores two zeros."""
+        """Stores two zeros.
+
+        Args:
+            row: The routed row.
+            feature: The first of the two features, an even number.
+        """
         self.output.unsafe_store[alignment=4](
             row * Int(self.features) + feature, SIMD[.bfloat16, 2](0)
         )
@@ -83,6 +97,7 @@ struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
     """
 
     comptime NAME = StaticString("swiglu")
+    """The word for this epilogue."""
 
     var output: TensorPointer[BFloat16]
     """BF16 `[rows, features / 2]`."""
@@ -95,7 +110,15 @@ struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
     def store(
         self, expert: Int, row: Int, feature: Int, sum0: Float32, sum1: Float32
     ):
-        """Stores the one activation that the pair yields."""
+        """Stores the one activation that the pair yields.
+
+        Args:
+            expert: The expert whose weights made the sums.
+            row: The routed row.
+            feature: The first of the two features, an even number.
+            sum0: The sum of `feature`.
+            sum1: The sum of `feature + 1`.
+        """
         var bias = self.bias.unsafe_load[width=2](
             expert * Int(self.features) + feature
         ).cast[.float32]()
@@ -108,7 +131,12 @@ struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
 
     @inline(.always)
     def store_empty(self, row: Int, feature: Int):
-        """Stores zero."""
+        """Stores zero.
+
+        Args:
+            row: The routed row.
+            feature: The first of the two features, an even number.
+        """
         self.output[
             unsafe_offset=(row * Int(self.features) + feature) // 2
         ] = BFloat16(0)
@@ -123,6 +151,7 @@ struct BiasWeightScatter(Epilogue):
     """
 
     comptime NAME = StaticString("scatter")
+    """The word for this epilogue."""
 
     var output: TensorPointer[Float32]
     """Float32 `[rows, features]`, in slot order."""
@@ -139,7 +168,15 @@ struct BiasWeightScatter(Epilogue):
     def store(
         self, expert: Int, row: Int, feature: Int, sum0: Float32, sum1: Float32
     ):
-        """Stores the two weighted results in the slot's row."""
+        """Stores the two weighted results in the slot's row.
+
+        Args:
+            expert: The expert whose weights made the sums.
+            row: The routed row.
+            feature: The first of the two features, an even number.
+            sum0: The sum of `feature`.
+            sum1: The sum of `feature + 1`.
+        """
         var slot = Int(self.token_expert_order[unsafe_offset=row])
         var bias = self.bias.unsafe_load[width=2](
             expert * Int(self.features) + feature
@@ -152,7 +189,12 @@ struct BiasWeightScatter(Epilogue):
 
     @inline(.always)
     def store_empty(self, row: Int, feature: Int):
-        """Stores two zeros in the slot's row."""
+        """Stores two zeros in the slot's row.
+
+        Args:
+            row: The routed row.
+            feature: The first of the two features, an even number.
+        """
         var slot = Int(self.token_expert_order[unsafe_offset=row])
         self.output.unsafe_store[alignment=8](
             slot * Int(self.features) + feature, SIMD[.float32, 2](0)

@@ -47,7 +47,12 @@ struct BlockScale(TrivialRegisterPassable):
 
     @inline(.always)
     def __init__(out self, *, first: UInt32, second: UInt32):
-        """Makes factors as they are given."""
+        """Makes factors as they are given.
+
+        Args:
+            first: The first factor, in both halves.
+            second: The second factor, in both halves.
+        """
         self.first = first
         self.second = second
 

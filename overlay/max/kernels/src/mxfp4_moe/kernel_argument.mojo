@@ -6,7 +6,11 @@ from std.builtin.device_passable import DevicePassable, DeviceTypeEncoder
 from std.memory import Pointer
 
 comptime TensorPointer[T: AnyType] = Pointer[T, MutUntrackedOrigin]
-"""Where a tensor begins. The graph keeps the tensor alive."""
+"""Where a tensor begins. The graph keeps the tensor alive.
+
+Parameters:
+    T: The type of its elements.
+"""
 
 
 trait KernelArgument(DevicePassable, TrivialRegisterPassable):
@@ -32,5 +36,9 @@ trait KernelArgument(DevicePassable, TrivialRegisterPassable):
 
     @staticmethod
     def get_type_name() -> String:
-        """Returns the struct's name."""
+        """Returns the struct's name.
+
+        Returns:
+            `NAME`.
+        """
         return String(Self.NAME)

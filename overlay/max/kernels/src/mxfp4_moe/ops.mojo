@@ -74,6 +74,9 @@ struct Route:
             expert_ids: `[E]`, 0 to E - 1.
             topk_ids: `[T, k]`, the expert each slot chose.
             ctx: The device.
+
+        Raises:
+            Error: If a launch fails, or on the CPU an expert does not exist.
         """
         var tables = RoutingTables(
             _pointer(token_expert_order),
@@ -118,6 +121,9 @@ struct Matmul:
             expert_starts: `[A + 1]`.
             expert_ids: `[A]`, -1 for a group of no expert.
             ctx: The device.
+
+        Raises:
+            Error: If a launch fails, or on the CPU an expert does not exist.
         """
         var problem = _problem(
             activations,
@@ -171,6 +177,9 @@ struct GateUpSwiGLU:
             expert_starts: `[A + 1]`.
             expert_ids: `[A]`, -1 for a group of no expert.
             ctx: The device.
+
+        Raises:
+            Error: If a launch fails, or on the CPU an expert does not exist.
         """
         var problem = _problem(
             hidden,
@@ -225,6 +234,9 @@ struct Down:
             expert_starts: `[A + 1]`.
             expert_ids: `[A]`, -1 for a group of no expert.
             ctx: The device.
+
+        Raises:
+            Error: If a launch fails, or on the CPU an expert does not exist.
         """
         var problem = _problem(
             gated,
@@ -271,6 +283,9 @@ struct Combine:
             output: `[T, H]`.
             weighted: `[T * top_k, H]`, in slot order.
             ctx: The device.
+
+        Raises:
+            Error: If a launch fails.
         """
         var tokens = output.dim_size(0)
         var features = output.dim_size(1)

@@ -16,6 +16,7 @@ struct MatmulProblem(KernelArgument):
     """
 
     comptime NAME = StaticString("problem")
+    """The word for these operands."""
 
     var activations: TensorPointer[BFloat16]
     """BF16 `[rows, depth]` (or fewer rows, behind a row map)."""
@@ -53,6 +54,21 @@ struct MatmulProblem(KernelArgument):
         depth: Int,
         groups: Int,
     ):
+        """Names the operands and sizes of a matmul.
+
+        Args:
+            activations: BF16 `[rows, depth]`, or fewer rows behind a row map.
+            blocks: Packed E2M1 `[experts, features, depth / 2]`.
+            scales: E8M0 `[experts, features, depth / 32]`.
+            starts: `[groups + 1]`, the first routed row of each group and the
+                end of the last.
+            expert_ids: `[groups]`, the expert of each group, or -1.
+            rows: Routed rows.
+            experts: Experts in the stack.
+            features: Output features of an expert, N.
+            depth: Length of the sum, K.
+            groups: Expert groups.
+        """
         self.activations = activations
         self.blocks = blocks
         self.scales = scales
@@ -84,10 +100,13 @@ struct MatmulProblem(KernelArgument):
 
     @inline(.always)
     def group_expert(self, group: Int) -> Int:
-        """Returns the expert of a group, or -1 where it has none.
+        """Returns the expert of a group.
 
         Args:
             group: From -1 to `groups`, both included.
+
+        Returns:
+            The expert, or -1 where the group has none.
         """
         if group < 0 or group >= Int(self.groups):
             return -1
@@ -98,7 +117,14 @@ trait RowMap(KernelArgument):
     """Finds the activation row that a routed row multiplies."""
 
     def source_row(self, row: Int) -> Int:
-        """Returns the activation row of a routed row."""
+        """Returns the activation row of a routed row.
+
+        Args:
+            row: The routed row.
+
+        Returns:
+            The activation row.
+        """
         ...
 
 
@@ -107,24 +133,43 @@ struct SameRow(RowMap):
     """The activations are already in routed order."""
 
     comptime NAME = StaticString("same_row")
+    """The word for this map."""
 
     @inline(.always)
     def source_row(self, row: Int) -> Int:
-        """Returns the row itself."""
+        """Returns the row itself.
+
+        Args:
+            row: The routed row.
+
+        Returns:
+            The same row.
+        """
         return row
 
 
 @fieldwise_init
 struct GatherRow[top_k: Int](RowMap):
     """Gathers: routed rows are slots `token * top_k + choice` in expert order.
+
+    Parameters:
+        top_k: Choices a token.
     """
 
     comptime NAME = StaticString("gather")
+    """The word for this map."""
 
     var token_expert_order: TensorPointer[UInt32]
     """The slot of each routed row."""
 
     @inline(.always)
     def source_row(self, row: Int) -> Int:
-        """Returns the token that the routed row's slot belongs to."""
+        """Returns the token that the routed row's slot belongs to.
+
+        Args:
+            row: The routed row.
+
+        Returns:
+            The token, which is its row of the activations.
+        """
         return Int(self.token_expert_order[unsafe_offset=row]) // Self.top_k

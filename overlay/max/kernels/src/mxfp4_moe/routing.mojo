@@ -26,6 +26,7 @@ struct RoutingTables(KernelArgument):
     """The router's choices and the tables made from them."""
 
     comptime NAME = StaticString("routing")
+    """The word for these tables."""
 
     var token_expert_order: TensorPointer[UInt32]
     """The slot of each routed row: `[slots]`."""
