@@ -29,7 +29,9 @@ echo "Installing the locked packages into .venv"
 .venv/bin/pip install --quiet --disable-pip-version-check --require-hashes \
     --requirement requirements-bootstrap.lock
 export UV_PYTHON_DOWNLOADS=never VIRTUAL_ENV="${PWD}/.venv"
-.venv/bin/uv pip install --quiet --require-hashes --requirement requirements.lock
+# An installed patched max has a version that the lock accepts, and no hash that it knows.
+.venv/bin/uv pip install --quiet --reinstall-package max --require-hashes \
+    --requirement requirements.lock
 
 echo "Building the patched max wheel"
 wheel="$(.venv/bin/python scripts/build_wheel.py)"
