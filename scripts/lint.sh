@@ -61,15 +61,7 @@ for package in overlay/max/kernels/src/*; do
     exit 1
 done
 
-buildifier="$(command -v buildifier || true)"
-if [ -z "${buildifier}" ] && command -v npm >/dev/null; then
-    npm ci --silent --prefix third_party/buildifier
-    buildifier="third_party/buildifier/node_modules/.bin/buildifier"
-fi
-if [ -n "${buildifier}" ]; then
-    echo "buildifier"
-    mapfile -d '' build_files < <(git ls-files -z '*BUILD.bazel' '*WORKSPACE' '*.bzl')
-    "${buildifier}" --mode=check --lint=warn --warnings=-native-sh-test "${build_files[@]}"
-else
-    echo "buildifier: not checked, since neither it nor npm is installed"
-fi
+./scripts/buildifier.sh --mode=check --lint=warn --warnings=-native-sh-test
+
+echo "pre-commit"
+"${bin}/pre-commit" validate-config .pre-commit-config.yaml
