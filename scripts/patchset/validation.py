@@ -12,11 +12,12 @@ import hashlib
 import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from patchset.changes import Change, PatchSet, ReadFile, plan
+from patchset.changes import Change, PatchSet, ReadFile, apply_patch, patched_paths, plan
 from patchset.checkout import PYTHON_FOLDER, Checkout
 from patchset.errors import PatchsetError
 from patchset.kernel_build import compile_program
@@ -42,21 +43,38 @@ def check_patches_alone(patchset: PatchSet, read_upstream: ReadFile) -> None:
 
 
 def check_preimages(patchset: PatchSet, read_upstream: ReadFile) -> None:
-    """Every file that a patch names is the one that it was made from, to the byte."""
-    for patch in read_series(patchset.patches):
-        headers = re.findall(
-            r"^diff --git a/(\S+) b/\S+\n(?:.*\n)*?index ([0-9a-f]+)\.\.", patch.read_text(), re.M
-        )
-        if not headers:
-            raise PatchsetError(f"{patch.name} does not say what it was made from.")
-        for path, expected in headers:
+    """Every file that a patch names is the one that it was made from, to the byte.
+
+    That is upstream's, or what the patches before it make of that.
+    """
+    series = read_series(patchset.patches)
+    with tempfile.TemporaryDirectory(prefix="patchset-") as folder:
+        tree = Path(folder)
+        for path in {path for patch in series for path in patched_paths(patch)}:
             content = read_upstream(path)
-            found = "missing" if content is None else _blob(content)
-            if not found.startswith(expected):
-                raise PatchsetError(
-                    f"{patch.name} was made from {expected} of {path}, and upstream's is "
-                    f"{found[: len(expected)]}."
-                )
+            if content is not None:
+                (tree / path).parent.mkdir(parents=True, exist_ok=True)
+                (tree / path).write_bytes(content)
+        for patch in series:
+            for path, expected in _preimages(patch):
+                file = tree / path
+                found = [_blob(read_upstream(path)), _blob(_content(file))]
+                if not any(blob.startswith(expected) for blob in found):
+                    raise PatchsetError(
+                        f"{patch.name} was made from {expected} of {path}, and upstream's is "
+                        f"{found[0][: len(expected)]}."
+                    )
+            apply_patch(tree, patch, [])
+
+
+def _preimages(patch: Path) -> list[tuple[str, str]]:
+    """Each path of a patch, with the name that git gave its content before."""
+    found = re.findall(
+        r"^diff --git a/(\S+) b/\S+\n(?:.*\n)*?index ([0-9a-f]+)\.\.", patch.read_text(), re.M
+    )
+    if not found:
+        raise PatchsetError(f"{patch.name} does not say what it was made from.")
+    return found
 
 
 def check_imports(modules: Sequence[str], python: Path) -> None:
@@ -163,8 +181,14 @@ def _mypy(root: Path, changes: Sequence[Change], python: Path) -> list[str]:
     return [line for line in lines if ": error: " in line]
 
 
-def _blob(content: bytes) -> str:
-    """The name that git gives a file's content."""
+def _content(file: Path) -> bytes | None:
+    return file.read_bytes() if file.is_file() else None
+
+
+def _blob(content: bytes | None) -> str:
+    """The name that git gives a file's content; zeros where there is no file."""
+    if content is None:
+        return 40 * "0"
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 

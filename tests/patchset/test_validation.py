@@ -47,6 +47,11 @@ def test_patches_that_stand_alone_pass(tmp_path: Path) -> None:
     validation.check_preimages(patchset, checkout.committed)
 
 
+def test_patch_that_was_made_after_the_one_before_passes(tmp_path: Path) -> None:
+    checkout = Checkout(make_checkout(tmp_path / "modular", BEFORE))
+    validation.check_preimages(two_patches(tmp_path, MIDDLE), checkout.committed)
+
+
 def test_patch_that_needs_another_is_named(tmp_path: Path) -> None:
     checkout = Checkout(make_checkout(tmp_path / "modular", BEFORE))
     patches = {
