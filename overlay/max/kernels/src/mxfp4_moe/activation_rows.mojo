@@ -101,7 +101,7 @@ def load_activations[
 
 @inline(.always)
 def activation_unit[row_octets: Int](half: Int, octet: Int, unit: Int) -> Int:
-    """Returns the number of the unit that lane 0 reads.
+    """Numbers the units as lane 0 reads them.
 
     Parameters:
         row_octets: Groups of eight rows of a row tile.
@@ -110,5 +110,8 @@ def activation_unit[row_octets: Int](half: Int, octet: Int, unit: Int) -> Int:
         half: The half step along K.
         octet: Which eight rows.
         unit: Which of a block's four units.
+
+    Returns:
+        The number of the unit.
     """
     return ((half * row_octets + octet) * 4 + unit) * WARP_SIZE

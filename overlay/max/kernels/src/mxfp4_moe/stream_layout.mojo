@@ -14,7 +14,11 @@ from .stream_schedule import PANEL_FEATURES, UnitSchedule
 comptime SharedPointer[T: AnyType] = Pointer[
     T, MutUntrackedOrigin, address_space=.SHARED
 ]
-"""A place in a thread block's shared memory."""
+"""A place in a thread block's shared memory.
+
+Parameters:
+    T: What lies there.
+"""
 
 comptime LANE_ROWS = 2
 """Weight rows of a panel that a lane reads: two neighbouring features."""
@@ -60,12 +64,20 @@ struct StreamShape(TrivialRegisterPassable):
 
     @inline(.always)
     def rows(self) -> Int:
-        """Returns the rows of a row tile."""
+        """Counts the rows of a row tile.
+
+        Returns:
+            Eight for each octet.
+        """
         return self.row_octets * 8
 
     @inline(.always)
     def threads(self) -> Int:
-        """Returns the threads of a thread block."""
+        """Counts the threads of a thread block.
+
+        Returns:
+            The threads.
+        """
         return self.warps * WARP_SIZE
 
 
@@ -87,44 +99,83 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
 
     @inline(.always)
     def steps(self) -> Int:
-        """Returns the steps along K, the last one perhaps not full."""
+        """Counts the steps along K.
+
+        Returns:
+            The steps, the last one perhaps not full.
+        """
         return ceildiv(self.row_blocks(), STEP_BLOCKS)
 
     @inline(.always)
     def halves(self) -> Int:
-        """Returns the half steps along K, the last one perhaps not full."""
+        """Counts the half steps along K.
+
+        Returns:
+            The half steps, the last one perhaps not full.
+        """
         return ceildiv(self.row_blocks(), HALF_BLOCKS)
 
     @inline(.always)
     def row_blocks(self) -> Int:
-        """Returns the blocks of a weight row."""
+        """Counts the blocks of a weight row.
+
+        Returns:
+            The blocks.
+        """
         return self.depth // BLOCK_ELEMENTS
 
     @inline(.always)
     def scale_bytes(self) -> Int:
-        """Returns the scales of a panel."""
+        """Counts the scales of a panel.
+
+        Returns:
+            The scales, a byte each.
+        """
         return PANEL_FEATURES * self.row_blocks()
 
     @inline(.always)
     def slots(self, warp: Int) -> Int:
-        """Returns where a warp's slots start."""
+        """Finds a warp's slots.
+
+        Args:
+            warp: The warp.
+
+        Returns:
+            Where they start.
+        """
         return warp * Self.shape.slots * STEP_BYTES
 
     @inline(.always)
     def scales(self, warp: Int, set: Int) -> Int:
-        """Returns where one of a warp's two sets of scales starts."""
+        """Finds one of a warp's two sets of scales.
+
+        Args:
+            warp: The warp.
+            set: The set, 0 or 1.
+
+        Returns:
+            Where it starts.
+        """
         return (
             self.slots(Self.shape.warps) + (2 * warp + set) * self.scale_bytes()
         )
 
     @inline(.always)
     def activations(self) -> Int:
-        """Returns where activations start."""
+        """Finds the activations.
+
+        Returns:
+            Where they start.
+        """
         return self.scales(Self.shape.warps, 0)
 
     @inline(.always)
     def sources(self) -> Int:
-        """Returns where the rows' sources start."""
+        """Finds the rows' sources.
+
+        Returns:
+            Where they start.
+        """
         return (
             self.activations()
             + self.halves() * HALF_DEPTH * Self.shape.rows() * 2
@@ -132,17 +183,25 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
 
     @inline(.always)
     def schedule(self) -> Int:
-        """Returns where the schedule starts."""
+        """Finds the schedule.
+
+        Returns:
+            Where it starts.
+        """
         return self.sources() + Self.shape.rows() * 4
 
     @inline(.always)
     def shared_bytes(self) -> Int:
-        """Returns the size of it all."""
+        """Adds it all up.
+
+        Returns:
+            The bytes of shared memory that a block needs.
+        """
         return self.schedule() + UnitSchedule.shared_bytes(self.groups)
 
     @staticmethod
     def fits(problem: MatmulProblem) -> Bool:
-        """Returns whether the streaming matmul takes a problem.
+        """Tells whether the streaming matmul takes a problem.
 
         Shared memory must hold everything, the features must make whole
         panels, so that their scales start at 16 bytes, and a warp's slots must
@@ -150,6 +209,9 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
 
         Args:
             problem: The operands and their sizes.
+
+        Returns:
+            Whether it does.
         """
         var layout = Self(Int(problem.depth), Int(problem.groups))
         return (

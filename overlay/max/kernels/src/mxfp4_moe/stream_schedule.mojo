@@ -67,7 +67,14 @@ struct UnitSchedule(TrivialRegisterPassable):
 
     @staticmethod
     def shared_bytes(groups: Int) -> Int:
-        """Returns the shared memory of the list, for a number of groups."""
+        """Sizes the list.
+
+        Args:
+            groups: Groups.
+
+        Returns:
+            Its bytes of shared memory.
+        """
         return groups * size_of[GroupTiles]()
 
     @inline(.always)
