@@ -16,12 +16,17 @@ import modular_libraries
 
 
 class Resources(NamedTuple):
-    """What one kernel takes: registers a thread, and bytes of stack and of spills a thread."""
+    """What one kernel takes: registers a thread, and bytes of stack and of spills a thread.
+
+    ``serialized``: whether each ``wgmma`` waits for the one before it (C7510 to C7515), for which
+    the compiler gives a reason but no error.
+    """
 
     registers: int
     stack_bytes: int
     spill_store_bytes: int
     spill_load_bytes: int
+    serialized: bool
 
 
 class PtxError(ValueError):
@@ -68,7 +73,13 @@ def _parse(log: str) -> Resources:
     )
     if registers is None or memory is None:
         raise PtxError(f"the PTX compiler reported no resources:\n{log}")
-    return Resources(int(registers[1]), *(int(memory[group]) for group in (1, 2, 3)))
+    return Resources(
+        registers=int(registers[1]),
+        stack_bytes=int(memory[1]),
+        spill_store_bytes=int(memory[2]),
+        spill_load_bytes=int(memory[3]),
+        serialized="wgmma.mma_async instructions are serialized" in log,
+    )
 
 
 def kernels(folder: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ptx_assembler import PtxError, assemble, kernels
 
-TILES = ("64x16", "128x32", "128x48")
+TILES = ("64x16", "128x48")
 STREAMS = ("16x8", "16x16")
 EPILOGUES = ("store", "swiglu", "scatter")
 
@@ -44,17 +44,18 @@ def of(ptx: dict[str, str], name: str) -> str:
 def test_every_kernel_is_there(ptx: dict[str, str]) -> None:
     matmuls = {f"mxfp4_moe_matmul_{tile}_{end}" for tile in TILES for end in EPILOGUES}
     streams = {f"mxfp4_moe_stream_{rows}_{end}" for rows in STREAMS for end in EPILOGUES}
-    expected = {*matmuls, *streams, "mxfp4_moe_route", "mxfp4_moe_combine_top4"}
+    prefill = {f"mxfp4_moe_prefill_192x128_{end}" for end in EPILOGUES}
+    expected = {*matmuls, *streams, *prefill, "mxfp4_moe_route", "mxfp4_moe_combine_top4"}
     # The compiler appends a hash.
     assert {name.rpartition("_")[0] for name in ptx} == expected
 
 
-def test_nothing_spills(ptx: dict[str, str]) -> None:
+def test_nothing_spills_and_products_overlap(ptx: dict[str, str]) -> None:
     spilling = {}
     for name, text in ptx.items():
         resources = assemble(text)
         print(name, resources)
-        if resources[1:] != (0, 0, 0):
+        if any(resources[1:]):
             spilling[name] = resources
     assert not spilling
 
@@ -87,6 +88,59 @@ def test_streams_expand_in_registers(ptx: dict[str, str], rows: str, epilogue: s
     # Programmatic dependent launch.
     assert "griddepcontrol.wait" in text
     assert "griddepcontrol.launch_dependents" in text
+
+
+@pytest.mark.parametrize("epilogue", EPILOGUES)
+def test_prefill_expands_in_registers(ptx: dict[str, str], epilogue: str) -> None:
+    text = of(ptx, f"mxfp4_moe_prefill_192x128_{epilogue}")
+    # Weights are A, from registers: four of them, and not a descriptor.
+    assert re.search(r"wgmma\.mma_async[^;]*m64n128k16[^;]*\}\s*,\s*\{%r\d+(, %r\d+){3}\}", text)
+    assert "mul.rn.bf16x2" in text
+    # Packed weights and rows pass through shared memory as they are; what wgmma reads of that is
+    # fenced, and the only numbers put there are the schedule's.
+    assert "cp.async.cg.shared.global" in text
+    assert "fence.proxy.async.shared::cta" in text
+    stores = set(re.findall(r"\bst\.shared\S*", text))
+    assert stores <= {"st.shared.b32", "st.shared.v4.b32"}, stores
+    assert "setmaxnreg.inc" in text
+    assert "griddepcontrol.wait" in text
+
+
+def test_the_assembler_reports_serialized_products() -> None:
+    """A loop of ``wgmma`` whose sums are read before the wait, so that the compiler waits."""
+    sums = ", ".join(f"%f{i}" for i in range(4))
+
+    def program(before_the_wait: str) -> str:
+        return f"""
+            .version 8.0
+            .target sm_90a
+            .address_size 64
+            .visible .entry k(.param .b64 p) {{
+                .reg .f32 %f<4>;
+                .reg .b64 %p, %d;
+                .reg .b32 %i;
+                .reg .pred %more;
+                ld.param.b64 %p, [p];
+                ld.global.b64 %d, [%p];
+                ld.global.v4.f32 {{{sums}}}, [%p+16];
+                mov.b32 %i, 0;
+            AGAIN:
+                wgmma.fence.sync.aligned;
+                wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16
+                    {{{sums}}}, %d, %d, 1, 1, 1, 0, 0;
+                wgmma.commit_group.sync.aligned;
+                {before_the_wait}
+                wgmma.wait_group.sync.aligned 1;
+                add.s32 %i, %i, 1;
+                setp.lt.s32 %more, %i, 10;
+                @%more bra AGAIN;
+                wgmma.wait_group.sync.aligned 0;
+                st.global.v4.f32 [%p+16], {{{sums}}};
+                ret;
+            }}"""
+
+    assert not assemble(program("")).serialized
+    assert assemble(program("st.global.f32 [%p+64], %f0;")).serialized
 
 
 def test_the_assembler_reports_spills_and_errors() -> None:

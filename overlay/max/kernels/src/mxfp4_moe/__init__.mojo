@@ -7,8 +7,11 @@
 - `matmul_cpu`: the executable specification.
 - `stream_sm90`, with `stream_layout`, `stream_schedule`, `weight_stream` and
   `activation_rows`: the Hopper kernel for few rows an expert.
+- `prefill_sm90`, with `prefill_layout`, `prefill_schedule`, `prefill_ring`,
+  `prefill_producer`, `prefill_consumer` and `prefill_fragments`: the Hopper
+  kernel for many rows.
 - `matmul_sm90`, with `activation_stage` and `tile_schedule`: the Hopper kernel
-  for more rows, and for shapes that do not stream.
+  for shapes that the others do not take.
 - `expand_sm90`: packed elements to tensor-core fragments, in registers.
 - `epilogue`: what follows the sums: store, bias + SwiGLU, bias + weight.
 - `routing`, `combine`: what comes before and after the matmuls.

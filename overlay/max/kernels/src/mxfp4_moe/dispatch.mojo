@@ -8,6 +8,8 @@ from max.gpu.host.info import is_cpu
 from .epilogue import Epilogue
 from .matmul_cpu import grouped_matmul_cpu
 from .matmul_sm90 import TileShape, grouped_matmul_sm90
+from .prefill_layout import PrefillLayout
+from .prefill_sm90 import prefill_matmul_sm90
 from .problem import MatmulProblem, RowMap
 from .stream_layout import StreamLayout, StreamShape
 from .stream_sm90 import stream_matmul_sm90
@@ -56,16 +58,21 @@ def grouped_matmul[
             stream_matmul_sm90[StreamShape.FEW_ROWS, tables_ready=tables_ready](
                 problem, rows, epilogue, ctx
             )
-        elif _streams[StreamShape.SOME_ROWS](problem, 48):
+        elif _streams[StreamShape.SOME_ROWS](problem, 20):
             stream_matmul_sm90[
                 StreamShape.SOME_ROWS, tables_ready=tables_ready
             ](problem, rows, epilogue, ctx)
-        elif problem.rows < 8 * problem.groups:
-            grouped_matmul_sm90[TileShape.DECODE](problem, rows, epilogue, ctx)
-        elif problem.rows < 48 * problem.groups:
-            grouped_matmul_sm90[TileShape.MIXED](problem, rows, epilogue, ctx)
+        elif PrefillLayout.fits(problem):
+            prefill_matmul_sm90(problem, rows, epilogue, ctx)
+        # Shapes that neither of these takes: a short or odd K, odd features.
+        elif problem.rows < 16 * problem.groups:
+            grouped_matmul_sm90[TileShape.FEW_ROWS](
+                problem, rows, epilogue, ctx
+            )
         else:
-            grouped_matmul_sm90[TileShape.PREFILL](problem, rows, epilogue, ctx)
+            grouped_matmul_sm90[TileShape.MANY_ROWS](
+                problem, rows, epilogue, ctx
+            )
 
 
 def _streams[shape: StreamShape](problem: MatmulProblem, rows: Int32) -> Bool:

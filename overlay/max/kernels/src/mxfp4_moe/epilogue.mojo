@@ -7,7 +7,7 @@ neighbouring output features of one routed row. The pair is what gpt-oss needs:
 its gate and up rows alternate.
 """
 
-from std.math import exp
+from std.math import exp, recip
 
 from .kernel_argument import KernelArgument, TensorPointer
 from .subnormals import round_to_bf16
@@ -124,7 +124,8 @@ struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
         ).cast[.float32]()
         var gate = _min(sum0 + bias[0], Self.limit)
         var up = _max(_min(sum1 + bias[1], Self.limit), -Self.limit)
-        var activated = (up + 1) * gate / (1 + exp(-Self.alpha * gate))
+        # On the GPU the reciprocal is one instruction, a division forty.
+        var activated = (up + 1) * gate * recip(1 + exp(-Self.alpha * gate))
         self.output[
             unsafe_offset=(row * Int(self.features) + feature) // 2
         ] = round_to_bf16(activated)

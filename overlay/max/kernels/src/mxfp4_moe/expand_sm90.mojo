@@ -24,7 +24,16 @@ comptime _SPREAD_HIGH = UInt32(1 << 8 | 1 << 2)
 
 
 @inline(.always)
-def _multiply(a: UInt32, b: UInt32) -> UInt32:
+def multiply_pairs(a: UInt32, b: UInt32) -> UInt32:
+    """Multiplies two pairs of BF16.
+
+    Args:
+        a: A pair, the first in the low half.
+        b: Another.
+
+    Returns:
+        The products, rounded to nearest even; subnormals count.
+    """
     # As assembly, so that no compiler widens it to float32 and back.
     return inlined_assembly[
         "mul.rn.bf16x2 $0, $1, $2;",
@@ -111,9 +120,9 @@ def expand_word[
         ((high & 0x00F0_00F0) * _SPREAD_HIGH) & _PLACES,
     )
     comptime for i in range(4):
-        pairs[i] = _multiply(pairs[i], scale.first)
+        pairs[i] = multiply_pairs(pairs[i], scale.first)
         comptime if two_steps:
-            pairs[i] = _multiply(pairs[i], scale.second)
+            pairs[i] = multiply_pairs(pairs[i], scale.second)
     return pairs
 
 

@@ -69,39 +69,56 @@ struct TileShape(TrivialRegisterPassable):
     var stages: Int
     """Stages of activations in shared memory."""
 
-    comptime DECODE = Self(4, 1, 2, 4)
+    comptime FEW_ROWS = Self(4, 1, 2, 4)
     """A few rows an expert: many small tiles."""
 
-    comptime MIXED = Self(4, 2, 4, 4)
-    """Up to some dozens of rows an expert."""
-
-    comptime PREFILL = Self(4, 2, 6, 4)
+    comptime MANY_ROWS = Self(4, 2, 6, 4)
     """Many rows an expert: each expanded fragment meets 48 of them. At 64 the
     accumulators leave too few registers, and spill."""
 
     @inline(.always)
     def features(self) -> Int:
-        """Returns the features of a tile."""
+        """Returns the features of a tile.
+
+        Returns:
+            The number.
+        """
         return self.feature_warps * self.fragments * _FRAGMENT_FEATURES
 
     @inline(.always)
     def rows(self) -> Int:
-        """Returns the rows of a tile."""
+        """Returns the rows of a tile.
+
+        Returns:
+            The number.
+        """
         return self.row_octets * _FRAGMENT_ROWS
 
     @inline(.always)
     def threads(self) -> Int:
-        """Returns the threads of a block."""
+        """Returns the threads of a block.
+
+        Returns:
+            The number.
+        """
         return self.feature_warps * WARP_SIZE
 
     @inline(.always)
     def stage_elements(self) -> Int:
-        """Returns the BF16 elements of a stage."""
+        """Returns the BF16 elements of a stage.
+
+        Returns:
+            The number.
+        """
         return self.rows() * STAGE_DEPTH
 
     @inline(.always)
     def shared_bytes(self) -> Int:
-        """Returns the shared memory of a block: stages, then row numbers."""
+        """Returns the shared memory of a block: stages, then row numbers.
+
+        Returns:
+            The bytes.
+        """
         return self.stages * self.stage_elements() * 2 + self.rows() * 4
 
 
@@ -162,7 +179,11 @@ struct PackedBlocks[fragments: Int](TrivialRegisterPassable):
 
     @inline(.always)
     def any_large_scale(self) -> Bool:
-        """Returns whether any lane of the warp holds a scale byte over 128."""
+        """Returns whether any lane of the warp holds a scale byte over 128.
+
+        Returns:
+            True if so, in every lane.
+        """
         var large = False
         comptime for i in range(Self._ROWS):
             large |= self.scales[i] > 128
@@ -266,17 +287,19 @@ def _grouped_matmul_kernel[
                 sums, blocks, stage, quad_row, quad
             )
 
+    var first_row = row_tile.first + 2 * quad
+    var rows_left = row_tile.count - 2 * quad
     comptime for f in range(fragments):
         var feature = first_feature + f * _FRAGMENT_FEATURES + 2 * quad_row
         if feature < features:
             comptime for octet in range(tile.row_octets):
                 var sum = sums[f * tile.row_octets + octet]
                 comptime for i in range(2):
-                    var row = octet * _FRAGMENT_ROWS + 2 * quad + i
-                    if row < row_tile.count:
+                    comptime row = octet * _FRAGMENT_ROWS + i
+                    if row < rows_left:
                         epilogue.store(
                             row_tile.expert,
-                            row_tile.first + row,
+                            first_row + row,
                             feature,
                             sum[i],
                             sum[2 + i],

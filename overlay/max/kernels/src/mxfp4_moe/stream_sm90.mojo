@@ -338,13 +338,16 @@ def _store[
     # sums are left out.
     var quad_row, quad = divmod(Int(lane_id()), 4)
     var feature = first_feature + 2 * quad_row
+    var row = Int32(first_row + 2 * quad)
+    var in_tile = row - Int32(row_tile.first)
     comptime for octet in range(row_octets):
         comptime for i in range(2):
-            var row = first_row + octet * 8 + 2 * quad + i
-            if row >= row_tile.first and row < row_tile.first + row_tile.count:
+            comptime at = Int32(octet * 8 + i)
+            # One comparison, for what lies before the tile is huge.
+            if UInt32(in_tile + at) < UInt32(row_tile.count):
                 epilogue.store(
                     row_tile.expert,
-                    row,
+                    Int(row + at),
                     feature,
                     sums[octet][i],
                     sums[octet][2 + i],

@@ -25,12 +25,18 @@ from mxfp4_moe.epilogue import (
 from mxfp4_moe.kernel_argument import TensorPointer
 from mxfp4_moe.matmul_cpu import grouped_matmul_cpu
 from mxfp4_moe.matmul_sm90 import TileShape, grouped_matmul_sm90
+from mxfp4_moe.prefill_layout import PrefillLayout
+from mxfp4_moe.prefill_sm90 import prefill_matmul_sm90
 from mxfp4_moe.problem import GatherRow, MatmulProblem, RowMap, SameRow
 from mxfp4_moe.routing import RoutingTables, route_cpu, route_gpu
 from mxfp4_moe.stream_layout import StreamLayout, StreamShape
 from mxfp4_moe.stream_sm90 import stream_matmul_sm90
 
 comptime TOP_K = 4
+
+
+comptime _NO_TILE = TileShape(0, 0, 0, 0)
+comptime _NO_STREAM = StreamShape(0, 0, 0)
 
 
 @fieldwise_init
@@ -40,17 +46,21 @@ struct Kernel(TrivialRegisterPassable):
     var tile: TileShape
     """The tile, for the kernel of tiles."""
     var stream: StreamShape
-    """How blocks work, for the streaming kernel; no slots for the other."""
+    """How blocks work, for the streaming kernel; no slots for the others."""
+    var prefill: Bool
+    """Whether it is the prefill kernel."""
 
-    comptime DECODE = Self(TileShape.DECODE, StreamShape(0, 0, 0))
-    comptime MIXED = Self(TileShape.MIXED, StreamShape(0, 0, 0))
-    comptime PREFILL = Self(TileShape.PREFILL, StreamShape(0, 0, 0))
-    comptime STREAM_FEW = Self(TileShape.DECODE, StreamShape.FEW_ROWS)
-    comptime STREAM_SOME = Self(TileShape.DECODE, StreamShape.SOME_ROWS)
+    comptime TILE_FEW = Self(TileShape.FEW_ROWS, _NO_STREAM, False)
+    comptime TILE_MANY = Self(TileShape.MANY_ROWS, _NO_STREAM, False)
+    comptime STREAM_FEW = Self(_NO_TILE, StreamShape.FEW_ROWS, False)
+    comptime STREAM_SOME = Self(_NO_TILE, StreamShape.SOME_ROWS, False)
     # Few steps ahead, so that short sums stream as well.
-    comptime STREAM_SHORT = Self(TileShape.DECODE, StreamShape(1, 4, 2))
+    comptime STREAM_SHORT = Self(_NO_TILE, StreamShape(1, 4, 2), False)
+    comptime PREFILL = Self(_NO_TILE, _NO_STREAM, True)
 
     def name(self) -> String:
+        if self.prefill:
+            return "prefill"
         if self.stream.slots > 0:
             return String(
                 t"stream of {self.stream.rows()}, {self.stream.slots} slots"
@@ -62,6 +72,8 @@ struct Kernel(TrivialRegisterPassable):
         """Returns whether the kernel takes a problem."""
         comptime if kernel.stream.slots > 0:
             return StreamLayout[kernel.stream].fits(problem)
+        comptime if kernel.prefill:
+            return PrefillLayout.fits(problem)
         return True
 
 
@@ -75,6 +87,8 @@ def launch[
 ) raises:
     comptime if kernel.stream.slots > 0:
         stream_matmul_sm90[kernel.stream](problem, rows, epilogue, ctx)
+    elif kernel.prefill:
+        prefill_matmul_sm90(problem, rows, epilogue, ctx)
     else:
         grouped_matmul_sm90[kernel.tile](problem, rows, epilogue, ctx)
 
@@ -456,14 +470,14 @@ def check_every_value[kernel: Kernel](ctx: DeviceContext) raises:
     Feature `16 * scale + code` has one element of that code, at a position of
     its own, and zeros besides; activations are all one.
     """
-    comptime depth = 256
+    comptime depth = 384
     var shape = Shape("values", [1], 4096, depth)
     var operands = Operands(shape, ctx)
     for i in range(depth):
         operands.activations.host[i] = 1
     for feature in range(4096):
         var code = UInt8(feature % 16)
-        var position = feature % 7 * 41
+        var position = feature % 7 * 61
         for byte in range(depth // 2):
             operands.blocks.host[feature * depth // 2 + byte] = 0
         operands.blocks.host[feature * depth // 2 + position // 2] = (
@@ -668,17 +682,29 @@ def main() raises:
             Shape("random", spread(32, 200), 112, 416),
             Shape("many", spread(128, 900), 56, 224),
         ]
+        # Every number of rows that a tile can have, and one row past each.
+        var tile_cases: List[Shape] = [
+            Shape("tiles", [16, 17, 32, 33, 64, 65, 96, 97], 200, 384),
+            Shape("larger tiles", [128, 129, 160, 161], 200, 384),
+            Shape("full tiles", [192, 0, 193, 384, 385], 200, 416),
+            Shape("K = 13 blocks", [30, 1, 300], 384, 416),
+            Shape("K = 1440, many", [40, 129], 192, 1440),
+            Shape("K = 8192, fewer stages", [40, 3], 200, 8192),
+        ]
         check_kernel[Kernel.STREAM_FEW](cases, ctx)
         check_kernel[Kernel.STREAM_SOME](cases, ctx)
         check_kernel[Kernel.STREAM_SHORT](cases, ctx)
-        check_kernel[Kernel.DECODE](cases, ctx)
-        check_kernel[Kernel.MIXED](cases, ctx)
+        check_kernel[Kernel.TILE_FEW](cases, ctx)
+        check_kernel[Kernel.TILE_MANY](cases, ctx)
         check_kernel[Kernel.PREFILL](cases, ctx)
+        check_kernel[Kernel.PREFILL](tile_cases, ctx)
         check_every_value[Kernel.STREAM_SHORT](ctx)
-        check_every_value[Kernel.DECODE](ctx)
+        check_every_value[Kernel.TILE_FEW](ctx)
+        check_every_value[Kernel.TILE_MANY](ctx)
         check_every_value[Kernel.PREFILL](ctx)
-        check_far_expert[Kernel.DECODE](ctx)
+        check_far_expert[Kernel.TILE_FEW](ctx)
         check_far_expert[Kernel.STREAM_SHORT](ctx)
+        check_far_expert[Kernel.PREFILL](ctx)
         check_route(0, 8, False, ctx)
         check_route(1, 32, False, ctx)
         check_route(77, 128, False, ctx)

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""Multiplies the tiles of the prefill matmul.
+
+A consumer is a warpgroup with 64 features of the tile. It expands one block
+along K of each at a time into the registers that `wgmma` takes A from, while
+the `wgmma` of the block before it runs. B are the tile's rows, in shared
+memory.
+"""
+
+from std.memory import bitcast
+from std.sys import inlined_assembly
+
+from max.gpu import WARP_SIZE, lane_id, warp_id
+from max.gpu.compute.mma import (
+    WGMMADescriptor,
+    wgmma_async,
+    wgmma_commit_group_sync,
+    wgmma_fence_aligned,
+    wgmma_wait_group_sync,
+)
+from max.gpu.host.nvidia.tma import TensorMapSwizzle
+from max.gpu.primitives import warp
+
+from .epilogue import Epilogue
+from .expand_sm90 import BlockScale
+from .mxfp4 import BLOCK_BYTES
+from .prefill_fragments import byte_selector, expand_fragment
+from .prefill_layout import (
+    ROW_BYTES,
+    STAGE_BYTES,
+    STEP_BLOCKS,
+    WEIGHTS,
+    WEIGHT_BYTES,
+    WGMMA_FEATURES,
+    PrefillLayout,
+    SharedPointer,
+)
+from .prefill_ring import DrainingRing
+from .prefill_schedule import PrefillTile
+
+
+struct Sums[rows: Int](TrivialRegisterPassable):
+    """A lane's sums of 64 features and some rows.
+
+    A `wgmma` has 8, 16, 32, 64, 128 or 256 rows here, so that most tiles take
+    several.
+
+    Parameters:
+        rows: The rows, a multiple of 16 up to 256.
+    """
+
+    var of_256: SIMD[.float32, 128]
+    """Sums of 256 rows, if there are as many."""
+    var of_128: SIMD[.float32, 64]
+    """Sums of the first 128 rows otherwise, if there are as many."""
+    var of_64: SIMD[.float32, 32]
+    """Sums of the 64 rows then, likewise."""
+    var of_32: SIMD[.float32, 16]
+    """Of the next 32."""
+    var of_16: SIMD[.float32, 8]
+    """Of the next 16."""
+
+    @inline(.always)
+    def __init__(out self):
+        """Makes sums of nothing."""
+        self.of_256 = 0
+        self.of_128 = 0
+        self.of_64 = 0
+        self.of_32 = 0
+        self.of_16 = 0
+
+    @inline(.always)
+    def multiply(
+        mut self, a: SIMD[.bfloat16, 8], b: WGMMADescriptor[.bfloat16]
+    ):
+        """Starts adding the products of 16 elements along K.
+
+        Args:
+            a: The lane's weights.
+            b: The rows.
+        """
+        comptime if Self.rows & 256:
+            self.of_256 = wgmma_async[
+                64, 256, 16, a_type=.bfloat16, b_type=.bfloat16
+            ](a, b, self.of_256)
+        comptime if Self.rows & 128:
+            self.of_128 = wgmma_async[
+                64, 128, 16, a_type=.bfloat16, b_type=.bfloat16
+            ](a, b, self.of_128)
+        comptime if Self.rows & 64:
+            self.of_64 = wgmma_async[
+                64, 64, 16, a_type=.bfloat16, b_type=.bfloat16
+            ](a, b + (Self.rows & 128) * ROW_BYTES, self.of_64)
+        comptime if Self.rows & 32:
+            self.of_32 = wgmma_async[
+                64, 32, 16, a_type=.bfloat16, b_type=.bfloat16
+            ](a, b + (Self.rows & 192) * ROW_BYTES, self.of_32)
+        comptime if Self.rows & 16:
+            self.of_16 = wgmma_async[
+                64, 16, 16, a_type=.bfloat16, b_type=.bfloat16
+            ](a, b + (Self.rows & 224) * ROW_BYTES, self.of_16)
+
+    @inline(.always)
+    def settle(mut self):
+        """Keeps reads of the sums behind the wait before this call."""
+        comptime if Self.rows & 256:
+            _settle(self.of_256)
+        comptime if Self.rows & 128:
+            _settle(self.of_128)
+        comptime if Self.rows & 64:
+            _settle(self.of_64)
+        comptime if Self.rows & 32:
+            _settle(self.of_32)
+        comptime if Self.rows & 16:
+            _settle(self.of_16)
+
+    @inline(.always)
+    def get[octet: Int, i: Int](self) -> Float32:
+        """Returns one of the four sums that a lane has of eight rows.
+
+        Parameters:
+            octet: Which eight rows.
+            i: 0 and 1 for neighbouring rows, 2 and 3 for the same of the
+                features eight below.
+
+        Returns:
+            The sum.
+        """
+        comptime row = octet * 8
+        comptime if row < Self.rows & 256:
+            return self.of_256[octet * 4 + i]
+        comptime if row < Self.rows & 128:
+            return self.of_128[octet * 4 + i]
+        comptime if row < Self.rows & 192:
+            return self.of_64[(row - (Self.rows & 128)) // 2 + i]
+        comptime if row < Self.rows & 224:
+            return self.of_32[(row - (Self.rows & 192)) // 2 + i]
+        return self.of_16[(row - (Self.rows & 224)) // 2 + i]
+
+
+@inline(.always)
+def _keep_apart():
+    # Compilers would merge the stores of two variants with as many rows, and
+    # ptxas then runs one `wgmma` at a time (C7511).
+    inlined_assembly[
+        "// apart",
+        NoneType,
+        constraints="~{memory}",
+        has_side_effect=True,
+    ]()
+
+
+@inline(.always)
+def _settle(mut sums: SIMD[.float32, _]):
+    comptime for i in range(Int(sums.length)):
+        sums[i] = inlined_assembly["", Float32, constraints="=f,0"](sums[i])
+
+
+struct Consumer(TrivialRegisterPassable):
+    """One lane of a multiplying warpgroup."""
+
+    var layout: PrefillLayout
+    """Where things lie in shared memory."""
+    var shared: SharedPointer[UInt8]
+    """The block's shared memory."""
+    var first_feature: Int32
+    """The first of the lane's two features, within a tile. They are
+    neighbours, which the epilogue wants as a pair; nothing else depends on
+    the order."""
+    var ring: DrainingRing
+    """The stages."""
+
+    @inline(.always)
+    def __init__(
+        out self,
+        layout: PrefillLayout,
+        shared: SharedPointer[UInt8],
+        ring: DrainingRing,
+    ):
+        """Begins with the first tile.
+
+        Args:
+            layout: Where things lie in shared memory.
+            shared: The block's shared memory.
+            ring: The stages.
+        """
+        self.layout = layout
+        self.shared = shared
+        self.first_feature = Int32(warp_id()) * 16 + Int32(lane_id()) // 4 * 2
+        self.ring = ring
+
+    @inline(.always)
+    def any_large_scale(self, set: Int32) -> Bool:
+        """Returns whether any scale byte of the warpgroup is over 128.
+
+        Args:
+            set: The set of scales of the tile.
+
+        Returns:
+            True if so, in every lane.
+        """
+        var warpgroup = Int32(warp_id()) // 4
+        var bytes = Int32(WGMMA_FEATURES) * self.layout.row_blocks
+        var scales = self.shared.unsafe_offset(
+            Int(self.layout.scales(set) + warpgroup * bytes)
+        )
+        # Its top bit is set and another one.
+        var large = UInt32(0)
+        for at in range(Int32(lane_id()) * 16, bytes, Int32(WARP_SIZE * 16)):
+            var words = bitcast[.uint32, 4](
+                scales.unsafe_load[width=16, alignment=16](Int(at))
+            )
+            var found = (
+                words & ((words & 0x7F7F_7F7F) + 0x7F7F_7F7F) & 0x8080_8080
+            )
+            large |= found.reduce_or()
+        return warp.vote[.uint32](large != 0) != 0
+
+    @inline(.always)
+    def multiply_and_store[
+        EpilogueType: Epilogue, //, rows: Int, *, two_steps: Bool
+    ](
+        mut self,
+        tile: PrefillTile,
+        set: Int32,
+        features: Int32,
+        epilogue: EpilogueType,
+    ):
+        """Computes the warpgroup's part of a tile.
+
+        Parameters:
+            EpilogueType: What happens to each pair of sums.
+            rows: Rows to compute.
+            two_steps: Whether scale bytes above 128 are to be expected.
+
+        Args:
+            tile: The tile.
+            set: The set of its scales.
+            features: Output features, N.
+            epilogue: Receives the sums.
+        """
+        var sums = Sums[rows]()
+        var scales = self.shared.unsafe_offset(
+            Int(
+                self.layout.scales(set)
+                + self.first_feature * self.layout.row_blocks
+            )
+        )
+        var selector = byte_selector(Int(lane_id()) % 4)
+        var weights = WEIGHTS + Int(self.first_feature) * WEIGHT_BYTES
+        var steps = self.layout.steps
+        var last_block = self.layout.row_blocks - 1
+        var first_stage = WGMMADescriptor[.bfloat16].create[
+            8 * ROW_BYTES // 16, 1, TensorMapSwizzle.SWIZZLE_128B
+        ](self.shared.unsafe_bitcast[BFloat16]())
+        for step in range(steps):
+            self.ring.wait_full()
+            var stage = self.shared.unsafe_offset(self.ring.offset())
+            var rows_start = WGMMADescriptor[.bfloat16](
+                first_stage.desc
+                + Int64(self.ring.place.stage * Int32(STAGE_BYTES // 16))
+            )
+            comptime for block in range(STEP_BLOCKS):
+                # A block past K has codes of zero, and takes any scale that
+                # is a number's: that of the last block is as NaN as its sum.
+                var at = min(
+                    step * Int32(STEP_BLOCKS) + Int32(block), last_block
+                )
+                var codes = bitcast[.uint32, 4](
+                    stage.unsafe_load[width=BLOCK_BYTES, alignment=16](
+                        weights + block * BLOCK_BYTES
+                    )
+                )
+                var next_codes = bitcast[.uint32, 4](
+                    stage.unsafe_load[width=BLOCK_BYTES, alignment=16](
+                        weights + WEIGHT_BYTES + block * BLOCK_BYTES
+                    )
+                )
+                var byte = scales[unsafe_offset=Int(at)]
+                var next_byte = scales[
+                    unsafe_offset=Int(at + self.layout.row_blocks)
+                ]
+                var scale: BlockScale
+                var next_scale: BlockScale
+                comptime if two_steps:
+                    scale = BlockScale(byte)
+                    next_scale = BlockScale(next_byte)
+                else:
+                    scale = BlockScale(small=byte)
+                    next_scale = BlockScale(small=next_byte)
+                var first = expand_fragment[two_steps](
+                    codes, next_codes, 0, selector, scale, next_scale
+                )
+                var second = expand_fragment[two_steps](
+                    codes, next_codes, 1, selector, scale, next_scale
+                )
+                wgmma_fence_aligned()
+                sums.multiply(first, rows_start + block * 64)
+                sums.multiply(second, rows_start + (block * 64 + 32))
+                wgmma_commit_group_sync()
+                # The products before these are done, and with them their
+                # registers and, at a step's first block, the stage before.
+                wgmma_wait_group_sync[1]()
+                comptime if block == 0:
+                    if step > 0:
+                        self.ring.release_last()
+            self.ring.advance()
+        wgmma_wait_group_sync()
+        sums.settle()
+        self.ring.release_last()
+
+        var feature = tile.first_feature + self.first_feature
+        if feature < features:
+            var quad_row = Int32(lane_id()) % 4 * 2
+            var first_row = tile.first_row + quad_row
+            var rows_left = tile.rows - quad_row
+            comptime for octet in range(rows // 8):
+                comptime for i in range(2):
+                    comptime row = Int32(octet * 8 + i)
+                    if row < rows_left:
+                        epilogue.store(
+                            Int(tile.expert),
+                            Int(first_row + row),
+                            Int(feature),
+                            sums.get[octet, i](),
+                            sums.get[octet, 2 + i](),
+                        )
+                        comptime if two_steps:
+                            _keep_apart()

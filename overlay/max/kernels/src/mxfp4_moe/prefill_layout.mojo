@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""Where the prefill matmul keeps things in shared memory."""
+
+from std.math import ceildiv
+from std.memory import Pointer
+from std.sys import size_of
+
+from max.gpu import WARP_SIZE
+from max.gpu.globals import WARPGROUP_SIZE
+
+from .kernel_argument import KernelArgument
+from .mxfp4 import BLOCK_ELEMENTS
+from .prefill_schedule import GroupRows
+from .problem import MatmulProblem
+
+comptime SharedPointer[T: AnyType] = Pointer[
+    T, MutUntrackedOrigin, address_space=.SHARED
+]
+"""A place in a thread block's shared memory.
+
+Parameters:
+    T: What lies there.
+"""
+
+comptime CONSUMERS = 3
+"""Warpgroups that multiply."""
+
+comptime CONSUMER_WARPS = CONSUMERS * WARPGROUP_SIZE // WARP_SIZE
+"""Their warps."""
+
+comptime PRODUCER_WARPS = WARPGROUP_SIZE // WARP_SIZE
+"""Warps that copy: a warpgroup as well, for these share registers out."""
+
+comptime THREADS = (CONSUMER_WARPS + PRODUCER_WARPS) * WARP_SIZE
+"""Threads of a thread block."""
+
+comptime WGMMA_FEATURES = 64
+"""Rows of A in a `wgmma`: the features of a consumer."""
+
+comptime TILE_FEATURES = CONSUMERS * WGMMA_FEATURES
+"""Features of a tile."""
+
+comptime TILE_ROWS = 128
+"""Most rows of a tile: their sums take half as many registers of a lane."""
+
+comptime STEP_DEPTH = 64
+"""Elements along K of a step: 128 bytes of a row, the widest swizzle."""
+
+comptime STEP_BLOCKS = STEP_DEPTH // BLOCK_ELEMENTS
+"""MXFP4 blocks of a weight row in a step."""
+
+comptime ROW_BYTES = STEP_DEPTH * 2
+"""Bytes of a row of activations in a step."""
+
+comptime WEIGHT_BYTES = STEP_DEPTH // 2
+"""Packed bytes of a weight row in a step."""
+
+comptime MAX_STAGES = 8
+"""Most steps that there is room for, with K up to 4,170."""
+
+comptime _MIN_STAGES = 3
+"""Two on their way, and one to multiply."""
+
+comptime WEIGHTS = TILE_ROWS * ROW_BYTES
+"""Where a stage's weights start, behind its activations."""
+
+comptime STAGE_BYTES = WEIGHTS + TILE_FEATURES * WEIGHT_BYTES
+"""Shared memory of a stage: a multiple of 1024, as the swizzle asks."""
+
+comptime _MAX_SHARED_BYTES = 227 * 1024
+"""What a thread block can have on Hopper."""
+
+
+struct PrefillLayout(KernelArgument):
+    """Offsets into a block's shared memory, in bytes, and the numbers they need.
+
+    In order: stages, two sets of a tile's scales, barriers, the schedule. The
+    host makes it, so that the kernel keeps no register for any of it.
+    """
+
+    comptime NAME = StaticString("prefill_layout")
+    """The word for this argument."""
+
+    var steps: Int32
+    """Steps of a tile."""
+    var stages: Int32
+    """Steps that there is room for."""
+    var row_blocks: Int32
+    """MXFP4 blocks of a weight row."""
+    var feature_tiles: Int32
+    """Tiles along the features."""
+    var groups: Int32
+    """Expert groups."""
+
+    def __init__(out self, problem: MatmulProblem):
+        """Lays out shared memory for a problem.
+
+        Args:
+            problem: The operands and their sizes.
+        """
+        self.steps = ceildiv(problem.depth, Int32(STEP_DEPTH))
+        self.stages = 0
+        self.row_blocks = problem.depth // Int32(BLOCK_ELEMENTS)
+        self.feature_tiles = ceildiv(problem.features, Int32(TILE_FEATURES))
+        self.groups = problem.groups
+        # With a step for each stage, a tile's first stages are free again only
+        # when the tile before is done with its scales: two sets suffice.
+        self.stages = min(
+            Int32(MAX_STAGES),
+            self.steps,
+            (Int32(_MAX_SHARED_BYTES) - self.shared_bytes())
+            // Int32(STAGE_BYTES),
+        )
+
+    @inline(.always)
+    def scale_bytes(self) -> Int32:
+        """Returns the bytes of a set of scales: one for each block of a tile.
+
+        Returns:
+            The bytes.
+        """
+        return Int32(TILE_FEATURES) * self.row_blocks
+
+    @inline(.always)
+    def scales(self, set: Int32) -> Int32:
+        """Returns where a set of scales starts.
+
+        Args:
+            set: 0 or 1.
+
+        Returns:
+            The offset.
+        """
+        return self.stages * Int32(STAGE_BYTES) + set * self.scale_bytes()
+
+    @inline(.always)
+    def barriers(self) -> Int32:
+        """Returns where the barriers start.
+
+        Returns:
+            The offset.
+        """
+        return self.scales(2)
+
+    @inline(.always)
+    def schedule(self) -> Int32:
+        """Returns where the schedule starts.
+
+        Returns:
+            The offset.
+        """
+        return self.barriers() + Int32(2 * MAX_STAGES * size_of[UInt64]())
+
+    @inline(.always)
+    def shared_bytes(self) -> Int32:
+        """Returns the shared memory of a block.
+
+        Returns:
+            The bytes.
+        """
+        return self.schedule() + (self.groups + 1) * Int32(size_of[GroupRows]())
+
+    @staticmethod
+    def fits(problem: MatmulProblem) -> Bool:
+        """Returns whether the kernel can take a problem.
+
+        A tile's scales are copied 16 bytes at a time, from where an expert's
+        start.
+
+        Args:
+            problem: The operands and their sizes.
+
+        Returns:
+            True if it can.
+        """
+        var layout = Self(problem)
+        return (
+            problem.features * layout.row_blocks % 16 == 0
+            and layout.stages >= Int32(_MIN_STAGES)
+        )

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""Fills the stages of the prefill matmul.
+
+One warpgroup copies with `cp.async`, 16 bytes a thread: Hopper's tensor copies
+cannot gather rows, and these can.
+"""
+
+from std.utils import StaticTuple
+
+from max.gpu import thread_idx
+from max.gpu.globals import WARPGROUP_SIZE
+from max.gpu.memory import async_copy
+
+from .prefill_layout import (
+    ROW_BYTES,
+    TILE_FEATURES,
+    TILE_ROWS,
+    WEIGHTS,
+    WEIGHT_BYTES,
+    PrefillLayout,
+    SharedPointer,
+)
+from .prefill_ring import FillingRing
+from .prefill_schedule import PrefillTile
+from .problem import MatmulProblem, RowMap
+
+comptime _UNIT = 16
+"""Bytes of a copy."""
+
+comptime _ROW_UNITS = ROW_BYTES // _UNIT
+comptime _WEIGHT_UNITS = WEIGHT_BYTES // _UNIT
+comptime _ROWS_A_PASS = WARPGROUP_SIZE // _ROW_UNITS
+comptime _FEATURES_A_PASS = WARPGROUP_SIZE // _WEIGHT_UNITS
+comptime _PASSES = TILE_ROWS // _ROWS_A_PASS
+comptime _WEIGHT_PASSES = TILE_FEATURES // _FEATURES_A_PASS
+
+
+@inline(.always)
+def copy_tile[
+    RowMapType: RowMap
+](
+    problem: MatmulProblem,
+    rows: RowMapType,
+    layout: PrefillLayout,
+    shared: SharedPointer[UInt8],
+    tile: PrefillTile,
+    set: Int32,
+    mut ring: FillingRing,
+):
+    """Copies all steps of a tile, with all threads of the producer.
+
+    Elements past K arrive as zeros. Rows past the tile's repeat its last, and
+    features past the last repeat that one: their sums are never stored.
+
+    Parameters:
+        RowMapType: Finds the activation row of a routed row.
+
+    Args:
+        problem: The operands and their sizes.
+        rows: Maps a routed row to its activation row.
+        layout: Where things lie in shared memory.
+        shared: The block's shared memory.
+        tile: The tile.
+        set: Where its scales go.
+        ring: The stages.
+    """
+    var thread = Int32(thread_idx.x) % Int32(WARPGROUP_SIZE)
+    var depth = problem.depth
+    var activations = problem.activations.unsafe_bitcast[
+        UInt8
+    ]().unsafe_address_space_cast[.GLOBAL]()
+    var expert_feature = Int(tile.expert) * Int(problem.features)
+    var blocks = problem.blocks.unsafe_address_space_cast[
+        .GLOBAL
+    ]().unsafe_offset(expert_feature * Int(depth // 2))
+
+    # Sources in units, as 32 bits: an address then is one multiplication and
+    # addition, which the unit that expands weights takes no part in.
+    var row = thread // Int32(_ROW_UNITS)
+    var unit = thread % Int32(_ROW_UNITS)
+    var sources = StaticTuple[UInt32, _PASSES](fill=0)
+    comptime for i in range(_PASSES):
+        var at = min(row + Int32(i * _ROWS_A_PASS), tile.rows - 1)
+        sources[i] = UInt32(rows.source_row(Int(tile.first_row + at))) * UInt32(
+            2 * depth // Int32(_UNIT)
+        ) + UInt32(unit)
+    # Where the swizzle puts this thread's unit. It repeats every 8 rows.
+    var row_target = Int(row) * ROW_BYTES + Int(unit ^ (row % 8)) * _UNIT
+
+    var weight_unit = thread % Int32(_WEIGHT_UNITS)
+    var weight_sources = StaticTuple[UInt32, _WEIGHT_PASSES](fill=0)
+    comptime for i in range(_WEIGHT_PASSES):
+        var feature = min(
+            tile.first_feature
+            + thread // Int32(_WEIGHT_UNITS)
+            + Int32(i * _FEATURES_A_PASS),
+            problem.features - 1,
+        )
+        weight_sources[i] = UInt32(
+            feature * (depth // Int32(2 * _UNIT)) + weight_unit
+        )
+
+    for step in range(layout.steps):
+        ring.wait_empty()
+        var stage = shared.unsafe_offset(ring.offset())
+        if step == 0:
+            _copy_scales(problem, layout, shared, tile, set)
+        # Of the last step, half may lie past K.
+        var bytes = Int32(_UNIT)
+        if (
+            step * Int32(2 * WEIGHT_BYTES) + weight_unit * Int32(2 * _UNIT)
+            >= depth
+        ):
+            bytes = 0
+        comptime for i in range(_WEIGHT_PASSES):
+            async_copy[_UNIT, fill=UInt8(0)](
+                blocks.unsafe_offset(Int(weight_sources[i]) * _UNIT),
+                stage.unsafe_offset(
+                    WEIGHTS + Int(thread) * _UNIT + i * WARPGROUP_SIZE * _UNIT
+                ),
+                bytes,
+            )
+        blocks = blocks.unsafe_offset(WEIGHT_BYTES)
+        bytes = Int32(_UNIT)
+        if step * Int32(ROW_BYTES) + unit * Int32(_UNIT) >= 2 * depth:
+            bytes = 0
+        comptime for i in range(_PASSES):
+            if Int32(i * _ROWS_A_PASS) < tile.padded_rows:
+                async_copy[_UNIT, fill=UInt8(0)](
+                    activations.unsafe_offset(Int(sources[i]) * _UNIT),
+                    stage.unsafe_offset(
+                        row_target + i * _ROWS_A_PASS * ROW_BYTES
+                    ),
+                    bytes,
+                )
+        activations = activations.unsafe_offset(ROW_BYTES)
+        ring.fill()
+
+
+@inline(.always)
+def _copy_scales(
+    problem: MatmulProblem,
+    layout: PrefillLayout,
+    shared: SharedPointer[UInt8],
+    tile: PrefillTile,
+    set: Int32,
+):
+    # All scales of the tile's features, which lie together.
+    var features = Int(problem.features)
+    var scales = problem.scales.unsafe_address_space_cast[
+        .GLOBAL
+    ]().unsafe_offset(
+        (Int(tile.expert) * features + Int(tile.first_feature))
+        * Int(layout.row_blocks)
+    )
+    var target = shared.unsafe_offset(Int(layout.scales(set)))
+    var bytes = (
+        min(Int32(TILE_FEATURES), problem.features - tile.first_feature)
+        * layout.row_blocks
+    )
+    for at in range(
+        Int32(thread_idx.x) % Int32(WARPGROUP_SIZE) * Int32(_UNIT),
+        bytes,
+        Int32(WARPGROUP_SIZE * _UNIT),
+    ):
+        async_copy[_UNIT](
+            scales.unsafe_offset(Int(at)), target.unsafe_offset(Int(at))
+        )

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""The grouped MXFP4 matmul on Hopper for many rows: `wgmma` at speed.
+
+One thread block an SM. One warpgroup copies packed weights and rows of
+activations into a ring of stages in shared memory, three multiply. Weights are
+A, expanded in registers, and rows are B, so that the tile follows the number of
+rows that an expert has.
+"""
+
+from std.utils import StaticTuple
+
+from layout.tma_async import SharedMemBarrier
+from max.gpu import (
+    MAX_THREADS_PER_BLOCK_METADATA,
+    WARP_SIZE,
+    block_idx,
+    grid_dim,
+    thread_idx,
+    warp_id,
+)
+from max.gpu.host import DeviceAttribute, DeviceContext, FuncAttribute
+from max.gpu.intrinsics import warpgroup_reg_alloc, warpgroup_reg_dealloc
+from max.gpu.memory import external_memory
+from max.gpu.primitives import warp
+from max.gpu.primitives.grid_controls import (
+    PDLLevel,
+    launch_dependent_grids,
+    pdl_launch_attributes,
+    wait_on_dependent_grids,
+)
+
+from .epilogue import Epilogue
+from .prefill_consumer import Consumer
+from .prefill_layout import (
+    CONSUMER_WARPS,
+    THREADS,
+    TILE_FEATURES,
+    TILE_ROWS,
+    PrefillLayout,
+)
+from .prefill_producer import copy_tile
+from .prefill_ring import DrainingRing, FillingRing, make_barriers
+from .prefill_schedule import FEW_ROWS, ROW_STEP, GroupRows, PrefillSchedule
+from .problem import MatmulProblem, RowMap
+
+
+# 65536 registers between four warpgroups.
+comptime _CONSUMER_REGISTERS = 152
+comptime _PRODUCER_REGISTERS = 56
+
+
+@__llvm_metadata(
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS))
+)
+@__name(t"mxfp4_moe_prefill_{TILE_FEATURES}x{TILE_ROWS}_{EpilogueType.NAME}")
+def _prefill_kernel[
+    RowMapType: RowMap, EpilogueType: Epilogue
+](
+    problem: MatmulProblem,
+    layout: PrefillLayout,
+    rows: RowMapType,
+    epilogue: EpilogueType,
+):
+    var shared = external_memory[UInt8, address_space=.SHARED, alignment=1024]()
+    var barriers = shared.unsafe_offset(Int(layout.barriers())).unsafe_bitcast[
+        SharedMemBarrier
+    ]()
+    make_barriers(barriers)
+    wait_on_dependent_grids()
+    launch_dependent_grids()
+    var schedule = PrefillSchedule[TILE_ROWS, TILE_FEATURES](
+        shared.unsafe_offset(Int(layout.schedule())).unsafe_bitcast[
+            GroupRows
+        ](),
+        problem.groups,
+        layout.feature_tiles,
+    )
+    schedule.build(problem, THREADS)
+    _store_empty_rows(problem, epilogue)
+
+    # Blocks take tiles in turn; so do the two sets of scales.
+    var set = Int32(0)
+    var index = Int32(block_idx.x)
+    if warp_id() >= CONSUMER_WARPS:
+        warpgroup_reg_dealloc[_PRODUCER_REGISTERS]()
+        var ring = FillingRing(barriers, layout.stages)
+        while index < schedule.tiles():
+            copy_tile(
+                problem, rows, layout, shared, schedule.tile(index), set, ring
+            )
+            set ^= 1
+            index += Int32(grid_dim.x)
+        ring.finish()
+    else:
+        warpgroup_reg_alloc[_CONSUMER_REGISTERS]()
+        var consumer = Consumer(
+            layout, shared, DrainingRing(barriers, layout.stages)
+        )
+        while index < schedule.tiles():
+            var tile = schedule.tile(index)
+            consumer.ring.wait_full()
+            if consumer.any_large_scale(set):
+                # Rare: not worth code for every number of rows.
+                consumer.multiply_and_store[TILE_ROWS, two_steps=True](
+                    tile, set, problem.features, epilogue
+                )
+            else:
+                comptime for steps in range(TILE_ROWS // ROW_STEP + 1):
+                    comptime count = steps * ROW_STEP if steps else FEW_ROWS
+                    if tile.padded_rows == Int32(count):
+                        consumer.multiply_and_store[count, two_steps=False](
+                            tile, set, problem.features, epilogue
+                        )
+            set ^= 1
+            index += Int32(grid_dim.x)
+
+
+@inline(.always)
+def _store_empty_rows[
+    EpilogueType: Epilogue
+](problem: MatmulProblem, epilogue: EpilogueType):
+    # Rows of no expert are rare: the padding of expert-parallel callers.
+    for base in range(-1, Int(problem.groups) + 1, WARP_SIZE):
+        var lane_group = base + Int(thread_idx.x) % WARP_SIZE
+        var lost = False
+        if lane_group <= Int(problem.groups):
+            var first, end = problem.group_bounds(lane_group)
+            lost = end > first and problem.group_expert(lane_group) < 0
+        if warp.vote[.uint32](lost) == 0:
+            continue
+        for group in range(
+            base, min(base + WARP_SIZE, Int(problem.groups) + 1)
+        ):
+            if problem.group_expert(group) >= 0:
+                continue
+            var first, end = problem.group_bounds(group)
+            for row in range(first + Int(block_idx.x), end, Int(grid_dim.x)):
+                for feature in range(
+                    2 * Int(thread_idx.x), Int(problem.features), 2 * THREADS
+                ):
+                    epilogue.store_empty(row, feature)
+
+
+def prefill_matmul_sm90[
+    RowMapType: RowMap, EpilogueType: Epilogue, //
+](
+    problem: MatmulProblem,
+    rows: RowMapType,
+    epilogue: EpilogueType,
+    ctx: DeviceContext,
+) raises:
+    """Enqueues a grouped MXFP4 matmul for many rows an expert, in one launch.
+
+    Parameters:
+        RowMapType: Finds the activation row of a routed row.
+        EpilogueType: What happens to each pair of sums.
+
+    Args:
+        problem: The operands and their sizes, in device memory; `blocks`,
+            `scales` and `activations` start at a multiple of 16 bytes, and
+            `PrefillLayout.fits` holds.
+        rows: Maps a routed row to its activation row.
+        epilogue: Receives the float32 sums of two neighbouring features.
+        ctx: The device.
+
+    Raises:
+        Error: If an operand is not aligned, or the launch fails.
+    """
+    if (
+        Int(problem.blocks) | Int(problem.scales) | Int(problem.activations)
+    ) % 16 != 0:
+        raise Error(
+            "mxfp4_moe: blocks, scales and activations must start at a"
+            " multiple of 16 bytes in device memory."
+        )
+    var layout = PrefillLayout(problem)
+    ctx.enqueue_function[_prefill_kernel[RowMapType, EpilogueType]](
+        problem,
+        layout,
+        rows,
+        epilogue,
+        grid_dim=ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT),
+        block_dim=THREADS,
+        shared_mem_bytes=Int(layout.shared_bytes()),
+        func_attribute=FuncAttribute.MAX_DYNAMIC_SHARED_SIZE_BYTES(
+            UInt32(layout.shared_bytes())
+        ),
+        attributes=pdl_launch_attributes(PDLLevel.OVERLAP_AT_END),
+    )
