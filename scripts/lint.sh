@@ -20,10 +20,12 @@ echo "ruff"
 echo "mypy"
 "${bin}/mypy"
 "${bin}/mypy" tests/conftest.py
-for suite in $(git ls-files 'tests/*/*.py' | cut -d/ -f1-2 | sort -u); do
+gpt_oss_tests=overlay/max/tests/integration/architectures/gpt-oss/mxfp4
+suites="$(git ls-files 'tests/*/*.py' 'overlay/max/tests/*.py' | xargs -n1 dirname | sort -u)"
+for suite in ${suites}; do
     # Modules of a suite import each other by bare name, those of tests/reference by package.
     if [ ! -e "${suite}/__init__.py" ]; then
-        export MYPYPATH="${suite}"
+        export MYPYPATH="${suite}:${gpt_oss_tests}"
     fi
     "${bin}/mypy" "${suite}"
     unset MYPYPATH

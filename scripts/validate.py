@@ -71,6 +71,8 @@ def _validate(source: Path | None, base_wheel: Path, folder: Path) -> Iterator[s
     yield f"{len(changes)} Python modules that are new or changed import"
     validation.check_types(patchset, changes, python)
     yield "they type-check"
+    folders = validation.check_tests(patchset, checkout.root, python)
+    yield f"the tests in {folders} folders of the checkout pass with that wheel"
     direct = build_wheel(patchset, base_wheel, PYTHON_VERSION, mojo, folder / "direct")
     validation.check_same_wheel(direct, wheel)
     yield "the wheel equals the one that scripts/build_wheel.py builds"

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # Copyright (c) 2026, the max-gpt-oss authors.
 #
-# Runs one folder of tests for Bazel: bazel_suite.sh SUITE
+# Runs one folder of tests for Bazel: bazel_suite.sh FOLDER
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 
@@ -10,4 +10,4 @@ if [ ! -x .venv/bin/mojo ]; then
     echo "error: ${PWD}/.venv is missing: run ./scripts/setup.sh first." >&2
     exit 1
 fi
-exec .venv/bin/python -m pytest "tests/$1" --junitxml="${XML_OUTPUT_FILE}"
+exec .venv/bin/python -m pytest "$1" --junitxml="${XML_OUTPUT_FILE}"

@@ -31,6 +31,9 @@ TARGET = "sm_90a"
 PROGRAMS = "max/kernels"
 """Where the overlay has Mojo programs, beside the packages."""
 
+TESTS = "max/tests"
+"""Where the overlay has tests in Python."""
+
 
 def check_patches_alone(patchset: PatchSet, read_upstream: ReadFile) -> None:
     """Every patch applies to upstream's files without the others and without fuzz.
@@ -108,6 +111,27 @@ def check_types(patchset: PatchSet, changes: Sequence[Change], python: Path) -> 
             complaints.append(complaint)
     if complaints:
         raise PatchsetError("the patched Python has type errors:\n" + "\n".join(complaints))
+
+
+def check_tests(patchset: PatchSet, tree: Path, python: Path) -> int:
+    """The overlay's tests in Python pass where they lie; returns their number of folders.
+
+    Each folder runs alone, as upstream's Bazel runs it, without the set-up of folders above.
+    """
+    folders = {
+        str(Path(path).parent)
+        for path in patchset.overlay_files()
+        if path.startswith(f"{TESTS}/") and Path(path).match("test_*.py")
+    }
+    for folder in sorted(folders):
+        options = ["--quiet", "--no-header", "-p", "no:cacheprovider", "-c", os.devnull]
+        where = ["--rootdir", folder, "--confcutdir", folder, folder]
+        result = _run([python, "-m", "pytest", *options, *where], tree)
+        if result.returncode != 0:
+            lines = [line for line in result.stdout.splitlines() if re.match("FAILED|ERROR", line)]
+            reason = "\n".join(lines) or result.stderr.strip() or result.stdout.strip()
+            raise PatchsetError(f"the tests in {folder} do not pass:\n{reason}")
+    return len(folders)
 
 
 def check_programs(patchset: PatchSet, tree: Path, mojo: Path) -> list[str]:

@@ -10,9 +10,11 @@ import json
 from pathlib import Path
 
 import pytest
+from max.graph import DeviceRef
 
 from max.nn import dense_linear, kernel_package, mxfp4_moe
 from max.nn.kernel_package import KernelPackageError, find_kernel_package
+from max.pipelines.architectures.gpt_oss.quantization_format import kernel_extensions
 
 PACKAGE = "mxfp4_moe"
 PACKAGE_FILE = f"{PACKAGE}.mojoc"
@@ -111,3 +113,24 @@ def test_a_damaged_manifest_is_named(package: Path, text: str) -> None:
         KernelPackageError, match=r"kernel_packages\.json does not describe .* mxfp4_moe"
     ):
         find_kernel_package(PACKAGE)
+
+
+@pytest.mark.parametrize("stale", ["dense_linear", "mxfp4_moe"])
+def test_a_stale_kernel_package_is_refused_before_the_graph_is_built(
+    tmp_path: Path, hopper: None, monkeypatch: pytest.MonkeyPatch, stale: str
+) -> None:
+    found = {
+        "dense_linear": dense_linear.kernel_package_path(),
+        "mxfp4_moe": mxfp4_moe.kernel_package_path(),
+    }
+    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()}
+    digests[stale] = "0" * 64
+    manifest = tmp_path / "kernel_packages.json"
+    content = {
+        "max_version": importlib.metadata.version("max-core"),
+        "packages": {name: {"package_sha256": digest} for name, digest in digests.items()},
+    }
+    manifest.write_text(json.dumps(content))
+    monkeypatch.setattr(kernel_package, "MANIFEST", manifest)
+    with pytest.raises(KernelPackageError, match=rf"{stale}\.mojoc is stale"):
+        kernel_extensions("mxfp4", DeviceRef.GPU())

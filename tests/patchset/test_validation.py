@@ -89,6 +89,20 @@ def test_module_of_another_place_is_named(tmp_path: Path) -> None:
         validation.check_imports(["json"], Path(sys.executable))
 
 
+def test_test_that_fails_is_named(tmp_path: Path) -> None:
+    passing, failing = "max/tests/a/test_a.py", "max/tests/b/test_b.py"
+    tests = {passing: "def test_a() -> None: pass\n", failing: "def test_b() -> None: assert 0\n"}
+    # Set-up of upstream's above ours, which ours does without.
+    tree = {**tests, "max/tests/conftest.py": "raise SystemExit(1)\n"}
+    checkout = make_checkout(tmp_path / "modular", tree)
+    python = Path(sys.executable)
+    patchset = make_patchset(tmp_path / "set", {passing: tests[passing]}, {})
+    assert validation.check_tests(patchset, checkout, python) == 1
+    patchset = make_patchset(tmp_path / "both", tests, {})
+    with pytest.raises(PatchsetError, match=r"max/tests/b do not pass:\nFAILED \S*test_b\.py::test_b"):
+        validation.check_tests(patchset, checkout, python)
+
+
 def test_type_errors_of_ours_are_told_from_upstreams(
     patchset: PatchSet, checkout: Path, tmp_path: Path
 ) -> None:

@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -18,8 +15,7 @@ from max.nn.transformer import ReturnLogits
 from max.pipelines.architectures.gpt_oss.model_config import GptOssConfig
 from toy_checkpoint import ToyCheckpoint
 
-from max.nn import dense_linear, kernel_package, mxfp4_moe
-from max.nn.kernel_package import KernelPackageError
+from max.nn import dense_linear, mxfp4_moe
 from max.pipelines.architectures.gpt_oss.quantization_format import (
     kernel_extensions,
     runs_packed,
@@ -152,27 +148,6 @@ def test_tensors_that_disagree_with_the_config_are_refused_before_the_model_is_b
     folder = checkpoint.write(tmp_path)
     with pytest.raises(ValueError, match=r"mlp\.router\.weight is bfloat16 \[4, 64\]"):
         config_of(folder)
-
-
-@pytest.mark.parametrize("stale", ["dense_linear", "mxfp4_moe"])
-def test_a_stale_kernel_package_is_refused_before_the_graph_is_built(
-    tmp_path: Path, hopper: None, monkeypatch: pytest.MonkeyPatch, stale: str
-) -> None:
-    found = {
-        "dense_linear": dense_linear.kernel_package_path(),
-        "mxfp4_moe": mxfp4_moe.kernel_package_path(),
-    }
-    digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in found.items()}
-    digests[stale] = "0" * 64
-    manifest = tmp_path / "kernel_packages.json"
-    content = {
-        "max_version": importlib.metadata.version("max-core"),
-        "packages": {name: {"package_sha256": digest} for name, digest in digests.items()},
-    }
-    manifest.write_text(json.dumps(content))
-    monkeypatch.setattr(kernel_package, "MANIFEST", manifest)
-    with pytest.raises(KernelPackageError, match=rf"{stale}\.mojoc is stale"):
-        kernel_extensions("mxfp4", GPU)
 
 
 def test_the_only_shard_is_named_where_no_encoding_can_be_read_from_it(
