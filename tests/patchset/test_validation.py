@@ -99,7 +99,7 @@ def test_test_that_fails_is_named(tmp_path: Path) -> None:
     patchset = make_patchset(tmp_path / "set", {passing: tests[passing]}, {})
     assert validation.check_tests(patchset, checkout, python) == 1
     patchset = make_patchset(tmp_path / "both", tests, {})
-    with pytest.raises(PatchsetError, match=r"max/tests/b do not pass:\nFAILED \S*test_b\.py::test_b"):
+    with pytest.raises(PatchsetError, match=r"tests/b do not pass:\nFAILED \S*test_b\.py::test_b"):
         validation.check_tests(patchset, checkout, python)
 
 
