@@ -686,7 +686,7 @@ def main() raises:
         var tile_cases: List[Shape] = [
             Shape("tiles", [16, 17, 32, 33, 64, 65, 96, 97], 200, 384),
             Shape("larger tiles", [128, 129, 160, 161], 200, 384),
-            Shape("full tiles", [192, 0, 193, 384, 385], 200, 416),
+            Shape("full tiles", [192, 0, 193, 384, 385], 208, 416),
             Shape("K = 13 blocks", [30, 1, 300], 384, 416),
             Shape("K = 1440, many", [40, 129], 192, 1440),
             Shape("K = 8192, fewer stages", [40, 3], 200, 8192),
