@@ -59,8 +59,9 @@ comptime WEIGHT_BYTES = STEP_DEPTH // 2
 comptime MAX_STAGES = 8
 """Most steps that there is room for, with K up to 4,170."""
 
-comptime _MIN_STAGES = 3
-"""Two on their way, and one to multiply."""
+comptime _MIN_STAGES = 4
+"""Two on their way, one handed over, and one that is still multiplied until the
+next has come."""
 
 comptime WEIGHTS = TILE_ROWS * ROW_BYTES
 """Where a stage's weights start, behind its activations."""
@@ -99,19 +100,17 @@ struct PrefillLayout(KernelArgument):
         Args:
             problem: The operands and their sizes.
         """
-        self.steps = ceildiv(problem.depth, Int32(STEP_DEPTH))
+        var steps = ceildiv(problem.depth, Int32(STEP_DEPTH))
+        self.steps = steps
         self.stages = 0
         self.row_blocks = problem.depth // Int32(BLOCK_ELEMENTS)
         self.feature_tiles = ceildiv(problem.features, Int32(TILE_FEATURES))
         self.groups = problem.groups
         # With a step for each stage, a tile's first stages are free again only
         # when the tile before is done with its scales: two sets suffice.
-        self.stages = min(
-            Int32(MAX_STAGES),
-            self.steps,
-            (Int32(_MAX_SHARED_BYTES) - self.shared_bytes())
-            // Int32(STAGE_BYTES),
-        )
+        var room = Int32(_MAX_SHARED_BYTES) - self.shared_bytes()
+        # `steps` and not `self.steps`, of which Mojo 1.2 here reads nothing.
+        self.stages = min(Int32(MAX_STAGES), steps, room // Int32(STAGE_BYTES))
 
     @inline(.always)
     def scale_bytes(self) -> Int32:

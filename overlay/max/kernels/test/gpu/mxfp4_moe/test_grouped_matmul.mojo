@@ -690,6 +690,7 @@ def main() raises:
             Shape("K = 13 blocks", [30, 1, 300], 384, 416),
             Shape("K = 1440, many", [40, 129], 192, 1440),
             Shape("K = 8192, fewer stages", [40, 3], 200, 8192),
+            Shape("several tiles a block", even(11, 20), 5760, 256),
         ]
         check_kernel[Kernel.STREAM_FEW](cases, ctx)
         check_kernel[Kernel.STREAM_SOME](cases, ctx)
