@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""Prints what the host tells the prefill kernel of its shared memory.
+
+`print_prefill_layout FEATURES DEPTH GROUPS` prints steps, stages, feature
+tiles, bytes of shared memory, and whether the kernel takes the problem.
+"""
+
+from std.sys import argv
+
+from mxfp4_moe.kernel_argument import TensorPointer
+from mxfp4_moe.prefill_layout import PrefillLayout
+from mxfp4_moe.problem import MatmulProblem
+
+
+def nowhere[T: AnyType]() -> TensorPointer[T]:
+    return TensorPointer[T](unsafe_from_address=16)
+
+
+def main() raises:
+    var problem = MatmulProblem(
+        nowhere[BFloat16](),
+        nowhere[UInt8](),
+        nowhere[UInt8](),
+        nowhere[UInt32](),
+        nowhere[Int32](),
+        rows=1,
+        experts=1,
+        features=Int(argv()[1]),
+        depth=Int(argv()[2]),
+        groups=Int(argv()[3]),
+    )
+    var layout = PrefillLayout(problem)
+    print(
+        layout.steps,
+        layout.stages,
+        layout.feature_tiles,
+        layout.shared_bytes(),
+        Int(PrefillLayout.fits(problem)),
+    )
