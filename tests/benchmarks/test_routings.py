@@ -4,13 +4,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import mojo_build
 from moe_layer.bundle import BENCHMARKS
 from moe_layer.routings import active_experts, draw_routings
 from moe_layer.shapes import EXPERTS
@@ -20,10 +19,8 @@ from moe_layer.shapes import EXPERTS
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The draws of our program, on the CPU."""
     program = tmp_path_factory.mktemp("routings") / "print_routings"
-    mojo = Path(sys.executable).with_name("mojo")
     source = Path(__file__).with_name("print_routings.mojo")
-    command = [str(mojo), "build", "-I", str(BENCHMARKS), str(source), "-o", str(program)]
-    subprocess.run(command, check=True, env=dict(os.environ))
+    mojo_build.build(source, BENCHMARKS, program)
     return program
 
 

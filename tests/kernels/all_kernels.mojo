@@ -7,29 +7,14 @@ from max.gpu.host import DeviceContext
 from mxfp4_moe.combine import combine_gpu
 from mxfp4_moe.dispatch import grouped_matmul
 from mxfp4_moe.epilogue import BiasSwiGLU, BiasWeightScatter, StoreBF16
-from mxfp4_moe.kernel_argument import TensorPointer
-from mxfp4_moe.problem import GatherRow, MatmulProblem, SameRow
+from mxfp4_moe.problem import GatherRow, SameRow
 from mxfp4_moe.routing import RoutingTables, route_gpu
 
-
-def nowhere[T: AnyType]() -> TensorPointer[T]:
-    # Not null, which a pointer may not be; nothing runs that would read it.
-    return TensorPointer[T](unsafe_from_address=16)
+from nowhere import nowhere, problem_nowhere
 
 
 def main() raises:
-    var problem = MatmulProblem(
-        nowhere[BFloat16](),
-        nowhere[UInt8](),
-        nowhere[UInt8](),
-        nowhere[UInt32](),
-        nowhere[Int32](),
-        rows=0,
-        experts=0,
-        features=0,
-        depth=0,
-        groups=0,
-    )
+    var problem = problem_nowhere()
     var tables = RoutingTables(
         nowhere[UInt32](), nowhere[UInt32](), nowhere[Int32](), nowhere[Int32]()
     )

@@ -8,27 +8,14 @@ tiles, bytes of shared memory, and whether the kernel takes the problem.
 
 from std.sys import argv
 
-from mxfp4_moe.kernel_argument import TensorPointer
 from mxfp4_moe.prefill_layout import PrefillLayout
-from mxfp4_moe.problem import MatmulProblem
 
-
-def nowhere[T: AnyType]() -> TensorPointer[T]:
-    return TensorPointer[T](unsafe_from_address=16)
+from nowhere import problem_nowhere
 
 
 def main() raises:
-    var problem = MatmulProblem(
-        nowhere[BFloat16](),
-        nowhere[UInt8](),
-        nowhere[UInt8](),
-        nowhere[UInt32](),
-        nowhere[Int32](),
-        rows=1,
-        experts=1,
-        features=Int(argv()[1]),
-        depth=Int(argv()[2]),
-        groups=Int(argv()[3]),
+    var problem = problem_nowhere(
+        features=Int(argv()[1]), depth=Int(argv()[2]), groups=Int(argv()[3])
     )
     var layout = PrefillLayout(problem)
     print(

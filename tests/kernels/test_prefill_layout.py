@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+import mojo_build
 
 TILE_FEATURES = 192
 STAGE_BYTES = 128 * 128 + TILE_FEATURES * 32
@@ -24,11 +25,7 @@ def program(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The layout of a problem, on the CPU."""
     program = tmp_path_factory.mktemp("layout") / "print_prefill_layout"
     source = Path(__file__).with_name("print_prefill_layout.mojo")
-    sources = repository / "overlay/max/kernels/src"
-    mojo = Path(sys.executable).with_name("mojo")
-    subprocess.run(
-        [mojo, "build", "-I", sources, source, "-o", program], check=True, env=dict(os.environ)
-    )
+    mojo_build.build(source, repository / "overlay/max/kernels/src", program)
     return program
 
 

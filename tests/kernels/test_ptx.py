@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from ptx_assembler import PtxError, assemble, kernels
+
+import mojo_build
 
 TILES = ("64x16", "128x48")
 STREAMS = ("16x8", "16x16")
@@ -23,14 +22,13 @@ def ptx(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     """The PTX of every kernel by name."""
     folder = tmp_path_factory.mktemp("ptx")
     program = Path(__file__).with_name("all_kernels.mojo")
-    sources = repository / "overlay/max/kernels/src"
-    mojo = Path(sys.executable).with_name("mojo")
-    target = ["--target-accelerator=sm_90a", "--emit", "asm"]
-    subprocess.run(
-        [mojo, "build", "-I", sources, *target, program, "-o", folder / "all_kernels.s"],
-        check=True,
-        # Without what the MAX runtime, once loaded, adds to the process behind Python's back.
-        env=dict(os.environ),
+    mojo_build.build(
+        program,
+        repository / "overlay/max/kernels/src",
+        folder / "all_kernels.s",
+        "--target-accelerator=sm_90a",
+        "--emit",
+        "asm",
     )
     return kernels(folder)
 
