@@ -224,7 +224,7 @@ def time_layer(
             problem.activations = problem.activations.unsafe_offset(
                 routing * tokens * HIDDEN
             )
-            grouped_matmul["gpu"](
+            grouped_matmul["gpu", in_panels=True](
                 problem,
                 GatherRow[TOP_K](tables.token_expert_order),
                 BiasSwiGLU[1.702, 7.0](
@@ -232,7 +232,7 @@ def time_layer(
                 ),
                 ctx,
             )
-            grouped_matmul["gpu", tables_ready=True](
+            grouped_matmul["gpu", in_panels=True, tables_ready=True](
                 down.problem(gated, tables, rows),
                 SameRow(),
                 BiasWeightScatter(
@@ -275,7 +275,7 @@ def time_matmul(gate_up: Stack, tokens: Int, ctx: DeviceContext) raises:
             problem.activations = problem.activations.unsafe_offset(
                 routing * rows * HIDDEN
             )
-            grouped_matmul["gpu"](
+            grouped_matmul["gpu", in_panels=True](
                 problem,
                 SameRow(),
                 StoreBF16(pointer(output), problem.features),

@@ -7,10 +7,36 @@ from max.gpu.host import DeviceContext
 from mxfp4_moe.combine import combine_gpu
 from mxfp4_moe.dispatch import grouped_matmul
 from mxfp4_moe.epilogue import BiasSwiGLU, BiasWeightScatter, StoreBF16
-from mxfp4_moe.problem import GatherRow, SameRow
+from mxfp4_moe.panels import PanelStack, to_panels_gpu
+from mxfp4_moe.problem import GatherRow, MatmulProblem, SameRow
 from mxfp4_moe.routing import RoutingTables, route_gpu
+from mxfp4_moe.select import RouterScores, select_gpu
 
 from nowhere import nowhere, problem_nowhere
+
+
+def matmuls[in_panels: Bool](problem: MatmulProblem, ctx: DeviceContext) raises:
+    grouped_matmul["gpu", in_panels=in_panels](
+        problem, SameRow(), StoreBF16(nowhere[BFloat16](), 0), ctx
+    )
+    grouped_matmul["gpu", in_panels=in_panels](
+        problem,
+        GatherRow[4](nowhere[UInt32]()),
+        BiasSwiGLU[1.702, 7.0](nowhere[BFloat16](), nowhere[BFloat16](), 0),
+        ctx,
+    )
+    grouped_matmul["gpu", in_panels=in_panels](
+        problem,
+        SameRow(),
+        BiasWeightScatter(
+            nowhere[Float32](),
+            nowhere[BFloat16](),
+            nowhere[Float32](),
+            nowhere[UInt32](),
+            0,
+        ),
+        ctx,
+    )
 
 
 def main() raises:
@@ -18,27 +44,19 @@ def main() raises:
     var tables = RoutingTables(
         nowhere[UInt32](), nowhere[UInt32](), nowhere[Int32](), nowhere[Int32]()
     )
+    var scores = RouterScores(nowhere[Float32](), nowhere[BFloat16](), 0, 0)
+    var stack = PanelStack(
+        nowhere[UInt8](),
+        nowhere[UInt8](),
+        nowhere[UInt8](),
+        nowhere[UInt8](),
+        rows=0,
+        depth=0,
+    )
     with DeviceContext() as ctx:
-        grouped_matmul["gpu"](
-            problem, SameRow(), StoreBF16(nowhere[BFloat16](), 0), ctx
-        )
-        grouped_matmul["gpu"](
-            problem,
-            GatherRow[4](nowhere[UInt32]()),
-            BiasSwiGLU[1.702, 7.0](nowhere[BFloat16](), nowhere[BFloat16](), 0),
-            ctx,
-        )
-        grouped_matmul["gpu"](
-            problem,
-            SameRow(),
-            BiasWeightScatter(
-                nowhere[Float32](),
-                nowhere[BFloat16](),
-                nowhere[Float32](),
-                nowhere[UInt32](),
-                0,
-            ),
-            ctx,
-        )
+        to_panels_gpu(stack, ctx)
+        matmuls[False](problem, ctx)
+        matmuls[True](problem, ctx)
         route_gpu(tables, 0, 0, ctx)
+        select_gpu[4](scores, tables, ctx)
         combine_gpu[4](nowhere[BFloat16](), nowhere[Float32](), 0, 0, ctx)

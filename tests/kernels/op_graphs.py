@@ -26,6 +26,8 @@ from max.nn.mxfp4_moe import (
     mxfp4_moe_gate_up_swiglu,
     mxfp4_moe_matmul,
     mxfp4_moe_route,
+    mxfp4_moe_select,
+    mxfp4_moe_to_panels,
 )
 from reference.mxfp4 import from_bf16_bits, to_bf16_bits
 
@@ -94,8 +96,31 @@ class OpGraphs:
             num_experts=experts,
         )
 
+    def select(self, logits: Array, *, top_k: int) -> list[Array]:
+        """``mxfp4_moe_select``: logits ``[T, E]`` to weights, order, starts and ids."""
+        return self._run(
+            mxfp4_moe_select,
+            (logits, DType.bfloat16, ("tokens", logits.shape[1])),
+            top_k=top_k,
+        )
+
+    def to_panels(self, blocks: Array, scales: Array) -> list[Array]:
+        """``mxfp4_moe_to_panels``: blocks and scales in the checkpoint's order to panels."""
+        return self._run(
+            mxfp4_moe_to_panels,
+            (blocks, DType.uint8, blocks.shape),
+            (scales, DType.uint8, scales.shape),
+        )
+
     def matmul(
-        self, activations: Array, blocks: Array, scales: Array, starts: Array, ids: Array
+        self,
+        activations: Array,
+        blocks: Array,
+        scales: Array,
+        starts: Array,
+        ids: Array,
+        *,
+        in_panels: bool = False,
     ) -> Array:
         """``mxfp4_moe_matmul``: BF16 values ``[R, K]`` to ``[R, N]``."""
         [result] = self._run(
@@ -105,6 +130,7 @@ class OpGraphs:
             (scales, DType.uint8, scales.shape),
             (starts, DType.uint32, (len(starts),)),
             (ids, DType.int32, (len(ids),)),
+            in_panels=in_panels,
         )
         return result
 
@@ -119,6 +145,7 @@ class OpGraphs:
         ids: Array,
         *,
         top_k: int,
+        in_panels: bool = False,
     ) -> Array:
         """``mxfp4_moe_gate_up_swiglu``: BF16 values ``[T, H]`` to ``[R, I]``."""
         [result] = self._run(
@@ -131,6 +158,7 @@ class OpGraphs:
             (starts, DType.uint32, (len(starts),)),
             (ids, DType.int32, (len(ids),)),
             top_k=top_k,
+            in_panels=in_panels,
         )
         return result
 
@@ -144,6 +172,8 @@ class OpGraphs:
         router_weights: Array,
         starts: Array,
         ids: Array,
+        *,
+        in_panels: bool = False,
     ) -> Array:
         """``mxfp4_moe_down``: BF16 values ``[R, I]`` to float32 ``[R, H]`` in slot order."""
         [result] = self._run(
@@ -156,6 +186,7 @@ class OpGraphs:
             (router_weights, DType.float32, ("tokens", router_weights.shape[1])),
             (starts, DType.uint32, (len(starts),)),
             (ids, DType.int32, (len(ids),)),
+            in_panels=in_panels,
         )
         return result
 
@@ -177,4 +208,15 @@ class OpGraphs:
         if bias is not None:
             operands.append((bias, DType.bfloat16, bias.shape))
         [result] = self._run(dense_linear.dense_linear, *operands)
+        return result
+
+    def grouped_linear(self, x: Array, weight: Array, starts: Array, ids: Array) -> Array:
+        """``grouped_linear``: BF16 values ``[R, K]`` to ``[R, N]``."""
+        [result] = self._run(
+            dense_linear.grouped_linear,
+            (x, DType.bfloat16, ("rows", x.shape[1])),
+            (weight, DType.bfloat16, weight.shape),
+            (starts, DType.uint32, (len(starts),)),
+            (ids, DType.int32, (len(ids),)),
+        )
         return result

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # Copyright (c) 2026, the max-gpt-oss authors.
-"""The ``dense_linear`` op against NumPy."""
+"""The ops of the ``dense_linear`` package against NumPy."""
 
 from __future__ import annotations
 
@@ -57,3 +57,25 @@ def test_the_product_is_rounded_before_the_bias_is_added(ops: OpGraphs) -> None:
     weight[:, 0], weight[:, 1] = 256, 1
     actual = ops.dense_linear(x, weight, np.ones(features, np.float32))
     np.testing.assert_array_equal(actual, np.full((1, features), 256, np.float32))
+
+
+GROUPED = (4, 192, 96)
+"""Experts, features and depth."""
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [[0, 0, 0, 0], [0, 1, 0, 0], [3, 0, 5, 0], [1, 127, 128, 129], [0, 300, 2, 1]],
+    ids=str,
+)
+def test_each_expert_meets_its_rows(ops: OpGraphs, counts: list[int]) -> None:
+    rng = np.random.default_rng(sum(counts))
+    experts, features, depth = GROUPED
+    rows = sum(counts)
+    x, weight = random_bf16(rng, rows, depth), random_bf16(rng, experts, features, depth)
+    ids = np.array([2, 0, 3, 1], np.int32)
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.uint32)
+    expected = np.zeros((rows, features), np.float32)
+    for expert, first, end in zip(ids, starts, starts[1:], strict=False):
+        expected[first:end] = x[first:end] @ weight[expert].T
+    assert_near(ops.grouped_linear(x, weight, starts, ids), expected)

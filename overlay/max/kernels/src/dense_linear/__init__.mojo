@@ -3,6 +3,8 @@
 """BF16 linear layers that write nothing but their output's rows.
 
 - `linear`: the layer on a GPU, and the executable specification.
+- `grouped`: a layer of each expert, likewise.
+- `nested_offset`: what the GPU's grouped matmul needs to compile.
 - `ops`: the graph operations.
 """
 

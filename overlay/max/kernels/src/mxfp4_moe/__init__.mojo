@@ -3,18 +3,18 @@
 """Mixture-of-experts layers over MXFP4 weights that stay packed in memory.
 
 - `mxfp4`: the number format.
+- `panels`, with `panel_word`: the order in which the Hopper kernels read weights.
 - `problem`: the operands of a grouped matmul and its row maps.
 - `matmul_cpu`: the executable specification.
-- `stream_sm90`, with `stream_layout`, `stream_schedule`, `weight_stream` and
-  `activation_rows`: the Hopper kernel for few rows an expert.
+- `stream_sm90`, with `stream_layout`, `stream_schedule`, `weight_stream`,
+  `activation_rows` and `bulk_copy`: the Hopper kernel for few rows an expert.
 - `prefill_sm90`, with `prefill_layout`, `prefill_schedule`, `prefill_ring`,
-  `prefill_producer`, `prefill_consumer` and `prefill_fragments`: the Hopper
-  kernel for many rows.
+  `prefill_producer` and `prefill_consumer`: the Hopper kernel for many rows.
 - `matmul_sm90`, with `activation_stage` and `tile_schedule`: the Hopper kernel
   for shapes that the others do not take.
 - `expand_sm90`: packed elements to tensor-core fragments, in registers.
 - `epilogue`: what follows the sums: store, bias + SwiGLU, bias + weight.
-- `routing`, `combine`: what comes before and after the matmuls.
+- `select`, `routing`, `combine`: what comes before and after the matmuls.
 - `dispatch`: which implementation and which tile sizes.
 - `ops`: the graph operations.
 """

@@ -2,9 +2,9 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """A run of row tiles' BF16 activations over all of K, in shared memory.
 
-Eight neighbouring elements are a unit. A warp reads, at each half step, unit after unit of its lanes' own rows and blocks: 32 units at a time,
-which lie side by side. Within a unit elements are in the order in which
-`expand_word` expands weights.
+They lie in the order of fragments: for each MXFP4 block along K and each eight
+rows, a lane's 16 bytes side by side with the other lanes'. These are the four
+pairs of neighbouring elements that meet the four pairs of its words of weights.
 """
 
 from std.memory import bitcast
@@ -12,21 +12,17 @@ from std.memory import bitcast
 from max.gpu import WARP_SIZE, thread_idx
 from max.gpu.sync import barrier
 
-
-from .expand_sm90 import pair_activations
+from .bulk_copy import SharedPointer
+from .mxfp4 import BLOCK_ELEMENTS
 from .problem import MatmulProblem, RowMap
-from .stream_layout import (
-    HALF_DEPTH,
-    SharedPointer,
-    StreamLayout,
-    StreamShape,
-)
+from .stream_layout import StreamLayout, StreamShape
 from .stream_schedule import TileRun
 
-comptime UNIT_ELEMENTS = 8
-"""BF16 elements of a unit: 16 bytes, and one word of packed codes."""
+comptime FRAGMENT_BYTES = 16
+"""A lane's activations of eight rows and one block."""
 
-comptime _UNITS_PER_HALF = HALF_DEPTH // UNIT_ELEMENTS
+comptime _UNITS = 4
+# Eight elements along K, of which each lane of a quad gets a pair.
 
 
 @inline(.always)
@@ -59,59 +55,57 @@ def load_activations[
         UInt32
     ]()
     var sources = shared.unsafe_offset(layout.sources()).unsafe_bitcast[Int32]()
-    var thread = Int(thread_idx.x)
+    var thread = Int32(thread_idx.x)
     # The previous run's last products are done.
     barrier()
     if thread < run.rows:
-        sources[unsafe_offset=thread] = Int32(
-            rows.source_row(run.first_row + thread)
+        sources[unsafe_offset=Int(thread)] = Int32(
+            rows.source_row(Int(run.first_row + thread))
         )
     barrier()
     var depth = Int(problem.depth)
-    var row_units = layout.halves() * _UNITS_PER_HALF
-    for i in range(thread, row_units * run.rows, shape.threads()):
-        var row, unit = divmod(i, row_units)
-        var elements = SIMD[.uint32, 4](0)
-        # Elements past K are zeros, since a NaN would meet zero weights.
-        if unit * UNIT_ELEMENTS < depth:
-            elements = pair_activations(
-                bitcast[.uint32, 4](
-                    problem.activations.unsafe_address_space_cast[
-                        .GLOBAL
-                    ]().unsafe_load[width=UNIT_ELEMENTS, alignment=16](
-                        Int(sources[unsafe_offset=row]) * depth
-                        + unit * UNIT_ELEMENTS
-                    )
-                )
-            )
-        var half, unit_of_half = divmod(unit, _UNITS_PER_HALF)
-        var block, unit_of_block = divmod(unit_of_half, 4)
-        var octet, row_of_octet = divmod(row, 8)
-        target.unsafe_store[alignment=16](
-            (
-                activation_unit[shape.row_octets](half, octet, unit_of_block)
-                + row_of_octet * 4
-                + block
-            )
-            * 4,
-            elements,
+    var activations = problem.activations.unsafe_address_space_cast[.GLOBAL]()
+    var run_rows = UInt32(run.rows)
+    var end = UInt32(layout.row_blocks()) * run_rows
+    # Rows first: what neighbouring threads store then lies side by side.
+    for i in range(UInt32(thread), end, UInt32(shape.threads())):
+        var block = i // run_rows
+        var row = i - block * run_rows
+        var source = activations.unsafe_offset(
+            Int(sources[unsafe_offset=Int(row)]) * depth
+            + Int(block) * BLOCK_ELEMENTS
         )
+        var units = SIMD[.uint32, 4 * _UNITS](0)
+        comptime for unit in range(_UNITS):
+            var pairs = bitcast[.uint32, 4](
+                source.unsafe_load[width=8, alignment=16](8 * unit)
+            )
+            comptime for quarter in range(4):
+                units[quarter * _UNITS + unit] = pairs[quarter]
+        var fragment = target.unsafe_offset(
+            Int(fragment_index[shape.row_octets](block, row // 8) + row % 8 * 4)
+            * 4
+        )
+        comptime for quarter in range(4):
+            fragment.unsafe_store[alignment=16](
+                4 * quarter,
+                units.slice[_UNITS, offset=quarter * _UNITS](),
+            )
     barrier()
 
 
 @inline(.always)
-def activation_unit[row_octets: Int](half: Int, octet: Int, unit: Int) -> Int:
-    """Numbers the units as lane 0 reads them.
+def fragment_index[row_octets: Int](block: UInt32, octet: UInt32) -> UInt32:
+    """Numbers the fragments of lane 0.
 
     Parameters:
         row_octets: Groups of eight rows of a row tile.
 
     Args:
-        half: The half step along K.
+        block: The block along K.
         octet: Which eight rows.
-        unit: Which of a block's four units.
 
     Returns:
-        The number of the unit.
+        The number of the fragment, of `FRAGMENT_BYTES`.
     """
-    return ((half * row_octets + octet) * 4 + unit) * WARP_SIZE
+    return (block * UInt32(row_octets) + octet) * UInt32(WARP_SIZE)

@@ -8,7 +8,6 @@ from max.gpu.host.info import is_cpu
 from .epilogue import Epilogue
 from .matmul_cpu import grouped_matmul_cpu
 from .matmul_sm90 import TileShape, grouped_matmul_sm90
-from .prefill_layout import PrefillLayout
 from .prefill_sm90 import prefill_matmul_sm90
 from .problem import MatmulProblem, RowMap
 from .stream_layout import StreamLayout, StreamShape
@@ -21,6 +20,7 @@ def grouped_matmul[
     //,
     target: StaticString,
     *,
+    in_panels: Bool = False,
     tables_ready: Bool = False,
 ](
     problem: MatmulProblem,
@@ -34,6 +34,7 @@ def grouped_matmul[
         RowMapType: Finds the activation row of a routed row.
         EpilogueType: What happens to each pair of sums.
         target: The device kind that the graph compiler places the op on.
+        in_panels: Whether the weights lie in panels.
         tables_ready: Whether `starts` and `expert_ids` were complete before
             the kernel began that comes before this one.
 
@@ -50,29 +51,30 @@ def grouped_matmul[
     if problem.rows == 0:
         return
     comptime if is_cpu[target]():
-        grouped_matmul_cpu(problem, rows, epilogue)
+        grouped_matmul_cpu[in_panels=in_panels](problem, rows, epilogue)
     else:
-        # Rows an expert can expect decide how many of them share one pass
-        # over its packed bytes.
-        if _streams[StreamShape.FEW_ROWS](problem, 6):
-            stream_matmul_sm90[StreamShape.FEW_ROWS, tables_ready=tables_ready](
-                problem, rows, epilogue, ctx
-            )
-        elif _streams[StreamShape.SOME_ROWS](problem, 20):
-            stream_matmul_sm90[
-                StreamShape.SOME_ROWS, tables_ready=tables_ready
-            ](problem, rows, epilogue, ctx)
-        elif PrefillLayout.fits(problem):
-            prefill_matmul_sm90(problem, rows, epilogue, ctx)
-        # Shapes that neither of these takes: a short or odd K, odd features.
-        elif problem.rows < 16 * problem.groups:
-            grouped_matmul_sm90[TileShape.FEW_ROWS](
-                problem, rows, epilogue, ctx
-            )
+        comptime if in_panels:
+            # Rows an expert can expect decide how many of them share one pass
+            # over its packed bytes.
+            if _streams[StreamShape.FEW_ROWS](problem, 6):
+                stream_matmul_sm90[
+                    StreamShape.FEW_ROWS, tables_ready=tables_ready
+                ](problem, rows, epilogue, ctx)
+            elif _streams[StreamShape.SOME_ROWS](problem, 14):
+                stream_matmul_sm90[
+                    StreamShape.SOME_ROWS, tables_ready=tables_ready
+                ](problem, rows, epilogue, ctx)
+            else:
+                prefill_matmul_sm90(problem, rows, epilogue, ctx)
         else:
-            grouped_matmul_sm90[TileShape.MANY_ROWS](
-                problem, rows, epilogue, ctx
-            )
+            if problem.rows < 16 * problem.groups:
+                grouped_matmul_sm90[TileShape.FEW_ROWS](
+                    problem, rows, epilogue, ctx
+                )
+            else:
+                grouped_matmul_sm90[TileShape.MANY_ROWS](
+                    problem, rows, epilogue, ctx
+                )
 
 
 def _streams[shape: StreamShape](problem: MatmulProblem, rows: Int32) -> Bool:

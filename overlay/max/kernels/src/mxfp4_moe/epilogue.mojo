@@ -8,18 +8,60 @@ its gate and up rows alternate.
 """
 
 from std.math import exp, recip
+from std.memory import bitcast
 
 from .kernel_argument import KernelArgument, TensorPointer
 from .subnormals import round_to_bf16
 
 
-trait Epilogue(KernelArgument):
-    """Takes the sums of features `feature` and `feature + 1` of one row."""
+comptime Operands = SIMD[.float32, 4]
+"""What an epilogue read from memory for a pair of sums."""
 
+
+trait Epilogue(KernelArgument):
+    """Takes the sums of features `feature` and `feature + 1` of one row.
+
+    Reading is apart from storing, so that a kernel can read for many pairs
+    before it stores the first: what one stores, the next might read.
+    """
+
+    def load(self, expert: Int, row: Int, feature: Int) -> Operands:
+        """Reads what a pair of sums meets.
+
+        Args:
+            expert: The expert whose weights make the sums.
+            row: The routed row.
+            feature: The first of the two features, an even number.
+
+        Returns:
+            What `finish` takes.
+        """
+        ...
+
+    def finish(
+        self,
+        operands: Operands,
+        row: Int,
+        feature: Int,
+        sum0: Float32,
+        sum1: Float32,
+    ):
+        """Finishes a pair of sums and stores the result.
+
+        Args:
+            operands: What `load` returned.
+            row: The routed row.
+            feature: The first of the two features, an even number.
+            sum0: The sum of `feature`.
+            sum1: The sum of `feature + 1`.
+        """
+        ...
+
+    @inline(.always)
     def store(
         self, expert: Int, row: Int, feature: Int, sum0: Float32, sum1: Float32
     ):
-        """Finishes a pair of sums and stores the result.
+        """Reads, finishes and stores at once.
 
         Args:
             expert: The expert whose weights made the sums.
@@ -28,7 +70,7 @@ trait Epilogue(KernelArgument):
             sum0: The sum of `feature`.
             sum1: The sum of `feature + 1`.
         """
-        ...
+        self.finish(self.load(expert, row, feature), row, feature, sum0, sum1)
 
     def store_empty(self, row: Int, feature: Int):
         """Stores zero for a row that belongs to no expert.
@@ -53,13 +95,32 @@ struct StoreBF16(Epilogue):
     """Output features, N."""
 
     @inline(.always)
-    def store(
-        self, expert: Int, row: Int, feature: Int, sum0: Float32, sum1: Float32
+    def load(self, expert: Int, row: Int, feature: Int) -> Operands:
+        """Reads nothing.
+
+        Args:
+            expert: The expert whose weights make the sums.
+            row: The routed row.
+            feature: The first of the two features, an even number.
+
+        Returns:
+            Zeros.
+        """
+        return 0
+
+    @inline(.always)
+    def finish(
+        self,
+        operands: Operands,
+        row: Int,
+        feature: Int,
+        sum0: Float32,
+        sum1: Float32,
     ):
         """Stores the two sums.
 
         Args:
-            expert: The expert whose weights made the sums.
+            operands: Nothing.
             row: The routed row.
             feature: The first of the two features, an even number.
             sum0: The sum of `feature`.
@@ -107,23 +168,42 @@ struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
     """Features before the activation, twice the expert width."""
 
     @inline(.always)
-    def store(
-        self, expert: Int, row: Int, feature: Int, sum0: Float32, sum1: Float32
+    def load(self, expert: Int, row: Int, feature: Int) -> Operands:
+        """Reads the two biases.
+
+        Args:
+            expert: The expert whose weights make the sums.
+            row: The routed row.
+            feature: The first of the two features, an even number.
+
+        Returns:
+            The biases.
+        """
+        var bias = self.bias.unsafe_load[width=2](
+            expert * Int(self.features) + feature
+        ).cast[.float32]()
+        return Operands(bias[0], bias[1], 0, 0)
+
+    @inline(.always)
+    def finish(
+        self,
+        operands: Operands,
+        row: Int,
+        feature: Int,
+        sum0: Float32,
+        sum1: Float32,
     ):
         """Stores the one activation that the pair yields.
 
         Args:
-            expert: The expert whose weights made the sums.
+            operands: The biases.
             row: The routed row.
             feature: The first of the two features, an even number.
             sum0: The sum of `feature`.
             sum1: The sum of `feature + 1`.
         """
-        var bias = self.bias.unsafe_load[width=2](
-            expert * Int(self.features) + feature
-        ).cast[.float32]()
-        var gate = _min(sum0 + bias[0], Self.limit)
-        var up = _max(_min(sum1 + bias[1], Self.limit), -Self.limit)
+        var gate = _min(sum0 + operands[0], Self.limit)
+        var up = _max(_min(sum1 + operands[1], Self.limit), -Self.limit)
         # On the GPU the reciprocal is one instruction, a division forty.
         var activated = (up + 1) * gate * recip(1 + exp(-Self.alpha * gate))
         self.output[
@@ -166,26 +246,51 @@ struct BiasWeightScatter(Epilogue):
     """Output features, N."""
 
     @inline(.always)
-    def store(
-        self, expert: Int, row: Int, feature: Int, sum0: Float32, sum1: Float32
+    def load(self, expert: Int, row: Int, feature: Int) -> Operands:
+        """Reads the two biases, the router's weight and the slot.
+
+        Args:
+            expert: The expert whose weights make the sums.
+            row: The routed row.
+            feature: The first of the two features, an even number.
+
+        Returns:
+            These four, the slot as bits.
+        """
+        var slot = self.token_expert_order[unsafe_offset=row]
+        var bias = self.bias.unsafe_load[width=2](
+            expert * Int(self.features) + feature
+        ).cast[.float32]()
+        return Operands(
+            bias[0],
+            bias[1],
+            self.router_weights[unsafe_offset=Int(slot)],
+            bitcast[.float32](slot),
+        )
+
+    @inline(.always)
+    def finish(
+        self,
+        operands: Operands,
+        row: Int,
+        feature: Int,
+        sum0: Float32,
+        sum1: Float32,
     ):
         """Stores the two weighted results in the slot's row.
 
         Args:
-            expert: The expert whose weights made the sums.
+            operands: The biases, the router's weight and the slot.
             row: The routed row.
             feature: The first of the two features, an even number.
             sum0: The sum of `feature`.
             sum1: The sum of `feature + 1`.
         """
-        var slot = Int(self.token_expert_order[unsafe_offset=row])
-        var bias = self.bias.unsafe_load[width=2](
-            expert * Int(self.features) + feature
-        ).cast[.float32]()
+        var slot = Int(bitcast[.uint32](operands[3]))
         self.output.unsafe_store[alignment=8](
             slot * Int(self.features) + feature,
-            (SIMD[.float32, 2](sum0, sum1) + bias)
-            * self.router_weights[unsafe_offset=slot],
+            SIMD[.float32, 2](sum0 + operands[0], sum1 + operands[1])
+            * operands[2],
         )
 
     @inline(.always)

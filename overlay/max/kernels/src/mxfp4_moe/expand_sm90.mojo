@@ -12,9 +12,7 @@ range for scale bytes above 128, so those take a second multiplication.
 from std.sys import inlined_assembly
 
 from .mxfp4 import E8M0_NAN
-
-comptime _PLACES = UInt32(0x81C0_81C0)
-"""A pair's signs, and the magnitudes under its exponents."""
+from .panel_word import PLACES, word_pairs
 
 comptime _SPREAD_LOW = UInt32(1 << 12 | 1 << 6)
 """What brings a code's sign from bit 3, and its magnitude from bit 0, there."""
@@ -114,16 +112,43 @@ def expand_word[
     # codes four bits wide, shifted by six bits less or more, do not overlap.
     var high = _shift_right[8](codes)
     var pairs = SIMD[.uint32, 4](
-        ((codes & 0x000F_000F) * _SPREAD_LOW) & _PLACES,
-        ((codes & 0x00F0_00F0) * _SPREAD_HIGH) & _PLACES,
-        ((high & 0x000F_000F) * _SPREAD_LOW) & _PLACES,
-        ((high & 0x00F0_00F0) * _SPREAD_HIGH) & _PLACES,
+        ((codes & 0x000F_000F) * _SPREAD_LOW) & PLACES,
+        ((codes & 0x00F0_00F0) * _SPREAD_HIGH) & PLACES,
+        ((high & 0x000F_000F) * _SPREAD_LOW) & PLACES,
+        ((high & 0x00F0_00F0) * _SPREAD_HIGH) & PLACES,
     )
+    return _scale_pairs[two_steps](pairs, scale)
+
+
+@inline(.always)
+def expand_panel_word[
+    two_steps: Bool
+](word: UInt32, scale: BlockScale) -> SIMD[.uint32, 4]:
+    """Expands eight elements of one row from a word of a panel.
+
+    Parameters:
+        two_steps: Whether scale bytes above 128 are to be expected.
+
+    Args:
+        word: The word.
+        scale: The factors of their block.
+
+    Returns:
+        The word's four pairs of neighbouring elements, as BF16.
+    """
+    return _scale_pairs[two_steps](word_pairs(word), scale)
+
+
+@inline(.always)
+def _scale_pairs[
+    two_steps: Bool
+](pairs: SIMD[.uint32, 4], scale: BlockScale) -> SIMD[.uint32, 4]:
+    var scaled = pairs
     comptime for i in range(4):
-        pairs[i] = multiply_pairs(pairs[i], scale.first)
+        scaled[i] = multiply_pairs(scaled[i], scale.first)
         comptime if two_steps:
-            pairs[i] = multiply_pairs(pairs[i], scale.second)
-    return pairs
+            scaled[i] = multiply_pairs(scaled[i], scale.second)
+    return scaled
 
 
 @inline(.always)

@@ -6,12 +6,14 @@ Written to be read beside the format's definition and to be compared with, not
 to be fast. The GPU kernel computes the same sums in another order.
 """
 
-from std.memory import alloc, dealloc, Layout
+from std.memory import Layout, Pointer, alloc, bitcast, dealloc
 
 from max.algorithm.functional import sync_parallelize
 
 from .epilogue import Epilogue
 from .mxfp4 import BLOCK_BYTES, BLOCK_ELEMENTS, decode_e2m1, decode_e8m0
+from .panel_word import code_at, word_pairs
+from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES, word_offset
 from .problem import MatmulProblem, RowMap
 from .subnormals import KeepSubnormals
 
@@ -19,13 +21,14 @@ comptime _SIMD_WIDTH = 16
 
 
 def grouped_matmul_cpu[
-    RowMapType: RowMap, EpilogueType: Epilogue, //
+    RowMapType: RowMap, EpilogueType: Epilogue, //, *, in_panels: Bool = False
 ](problem: MatmulProblem, rows: RowMapType, epilogue: EpilogueType) raises:
     """Multiplies each group's activation rows with its expert's matrix.
 
     Parameters:
         RowMapType: Finds the activation row of a routed row.
         EpilogueType: What happens to each pair of sums.
+        in_panels: Whether the weights lie in panels.
 
     Args:
         problem: The operands and their sizes.
@@ -50,7 +53,7 @@ def grouped_matmul_cpu[
     def feature_pair(task: Int) {imm}:
         var group = task // (features // 2) - 1
         with KeepSubnormals():
-            _multiply_feature_pair(
+            _multiply_feature_pair[in_panels=in_panels](
                 problem, rows, epilogue, group, 2 * (task % (features // 2))
             )
 
@@ -59,7 +62,7 @@ def grouped_matmul_cpu[
 
 @inline(.never)
 def _multiply_feature_pair[
-    RowMapType: RowMap, EpilogueType: Epilogue
+    RowMapType: RowMap, EpilogueType: Epilogue, //, *, in_panels: Bool
 ](
     problem: MatmulProblem,
     rows: RowMapType,
@@ -82,17 +85,13 @@ def _multiply_feature_pair[
     var weights = alloc(Layout[Float32](count=2 * depth))
     var decoded = weights.unsafe_ptr()
     var row_blocks = depth // BLOCK_ELEMENTS
-    var first_block = (expert * Int(problem.features) + feature) * row_blocks
-    for block in range(2 * row_blocks):
-        var index = first_block + block
-        var scale = decode_e8m0(problem.scales[unsafe_offset=index])
-        for byte in range(BLOCK_BYTES):
-            var packed = problem.blocks[
-                unsafe_offset=index * BLOCK_BYTES + byte
-            ]
-            var at = block * BLOCK_ELEMENTS + 2 * byte
-            decoded[unsafe_offset=at] = decode_e2m1(packed & 15) * scale
-            decoded[unsafe_offset=at + 1] = decode_e2m1(packed >> 4) * scale
+    var first_row = expert * Int(problem.features) + feature
+    for row in range(2):
+        var target = decoded.unsafe_offset(row * depth)
+        comptime if in_panels:
+            _decode_panel_row(problem, first_row + row, row_blocks, target)
+        else:
+            _decode_row(problem, first_row + row, row_blocks, target)
 
     for row in range(bounds[0], bounds[1]):
         var activation = problem.activations.unsafe_offset(
@@ -110,3 +109,53 @@ def _multiply_feature_pair[
             expert, row, feature, sum0.reduce_add(), sum1.reduce_add()
         )
     dealloc(weights^)
+
+
+def _decode_row(
+    problem: MatmulProblem,
+    row: Int,
+    row_blocks: Int,
+    decoded: Pointer[mut=True, Float32, _],
+):
+    for block in range(row_blocks):
+        var index = row * row_blocks + block
+        var scale = decode_e8m0(problem.scales[unsafe_offset=index])
+        for byte in range(BLOCK_BYTES):
+            var packed = problem.blocks[
+                unsafe_offset=index * BLOCK_BYTES + byte
+            ]
+            var at = block * BLOCK_ELEMENTS + 2 * byte
+            decoded[unsafe_offset=at] = decode_e2m1(packed & 15) * scale
+            decoded[unsafe_offset=at + 1] = decode_e2m1(packed >> 4) * scale
+
+
+def _decode_panel_row(
+    problem: MatmulProblem,
+    row: Int,
+    row_blocks: Int,
+    decoded: Pointer[mut=True, Float32, _],
+):
+    var panel, feature = divmod(row, PANEL_FEATURES)
+    for block in range(row_blocks):
+        var index = panel * row_blocks + block
+        var scale = decode_e8m0(
+            problem.scales[unsafe_offset=index * PANEL_FEATURES + feature]
+        )
+        for quarter in range(4):
+            var pairs = word_pairs(
+                bitcast[.uint32, 1](
+                    problem.blocks.unsafe_load[width=4](
+                        index * PANEL_BLOCK_BYTES
+                        + word_offset(feature, quarter)
+                    )
+                )
+            )
+            # Of each eight elements, a quarter's word has two.
+            comptime for unit in range(4):
+                var at = block * BLOCK_ELEMENTS + 8 * unit + 2 * quarter
+                decoded[unsafe_offset=at] = (
+                    decode_e2m1(code_at(pairs[unit])) * scale
+                )
+                decoded[unsafe_offset=at + 1] = (
+                    decode_e2m1(code_at(pairs[unit] >> 16)) * scale
+                )

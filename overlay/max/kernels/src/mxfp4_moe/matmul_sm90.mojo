@@ -220,11 +220,11 @@ def _grouped_matmul_kernel[
         comptime for f in range(fragments):
             var feature = first_feature + f * _FRAGMENT_FEATURES + 2 * quad_row
             if feature < features:
-                for row in range(quad, row_tile.count, 4):
-                    epilogue.store_empty(row_tile.first + row, feature)
+                for row in range(quad, Int(row_tile.count), 4):
+                    epilogue.store_empty(Int(row_tile.first) + row, feature)
         return
 
-    var expert_row = row_tile.expert * features
+    var expert_row = Int(row_tile.expert) * features
     var weight_rows = StaticTuple[Int32, 2 * fragments](fill=0)
     comptime for f in range(fragments):
         comptime for i in range(2):
@@ -240,8 +240,8 @@ def _grouped_matmul_kernel[
     var loader = ActivationLoader[RowMapType, tile.rows(), tile.threads()](
         problem,
         rows,
-        row_tile.first,
-        row_tile.count,
+        Int(row_tile.first),
+        Int(row_tile.count),
         Int(thread_idx.x),
         shared.unsafe_offset(tile.stages * stage_size).unsafe_bitcast[Int32](),
     )
@@ -287,8 +287,8 @@ def _grouped_matmul_kernel[
                 sums, blocks, stage, quad_row, quad
             )
 
-    var first_row = row_tile.first + 2 * quad
-    var rows_left = row_tile.count - 2 * quad
+    var first_row = Int(row_tile.first) + 2 * quad
+    var rows_left = Int(row_tile.count) - 2 * quad
     comptime for f in range(fragments):
         var feature = first_feature + f * _FRAGMENT_FEATURES + 2 * quad_row
         if feature < features:
@@ -298,7 +298,7 @@ def _grouped_matmul_kernel[
                     comptime row = octet * _FRAGMENT_ROWS + i
                     if row < rows_left:
                         epilogue.store(
-                            row_tile.expert,
+                            Int(row_tile.expert),
                             first_row + row,
                             feature,
                             sum[i],

@@ -17,8 +17,10 @@ from .combine import combine_cpu, combine_gpu
 from .dispatch import grouped_matmul
 from .epilogue import BiasSwiGLU, BiasWeightScatter, StoreBF16
 from .kernel_argument import TensorPointer
+from .panels import PanelStack, to_panels_cpu, to_panels_gpu
 from .problem import GatherRow, MatmulProblem, SameRow
 from .routing import RoutingTables, route_cpu, route_gpu
+from .select import RouterScores, select_cpu, select_gpu
 
 
 @inline(.always)
@@ -92,13 +94,108 @@ struct Route:
             route_gpu(tables, slots, experts, ctx)
 
 
+@compiler.register("mxfp4_moe_select")
+struct Select:
+    """Selects each token's experts, weights them, and sorts them."""
+
+    @staticmethod
+    def execute[
+        target: StaticString, top_k: Int
+    ](
+        router_weights: OutputTensor[dtype=.float32, rank=2, ...],
+        topk_ids: OutputTensor[dtype=.int32, rank=2, ...],
+        token_expert_order: OutputTensor[dtype=.uint32, rank=1, ...],
+        expert_starts: OutputTensor[dtype=.uint32, rank=1, ...],
+        expert_ids: OutputTensor[dtype=.int32, rank=1, ...],
+        logits: InputTensor[dtype=.bfloat16, rank=2, ...],
+        ctx: DeviceContext,
+    ) raises:
+        """Takes the largest logits, and fills the routing tables.
+
+        Parameters:
+            target: The device kind.
+            top_k: Choices a token.
+
+        Args:
+            router_weights: `[T, k]`, the softmax over the chosen logits.
+            topk_ids: `[T, k]`, the experts, that of the largest logit first.
+            token_expert_order: `[R]`, the slot of each routed row.
+            expert_starts: `[E + 1]`, where each expert's rows start.
+            expert_ids: `[E]`, 0 to E - 1.
+            logits: `[T, E]`.
+            ctx: The device.
+
+        Raises:
+            Error: If a launch fails.
+        """
+        var scores = RouterScores(
+            _pointer(router_weights),
+            _pointer(logits),
+            Int32(logits.dim_size(0)),
+            Int32(logits.dim_size(1)),
+        )
+        var tables = RoutingTables(
+            _pointer(token_expert_order),
+            _pointer(expert_starts),
+            _pointer(expert_ids),
+            _pointer(topk_ids),
+        )
+        comptime if is_cpu[target]():
+            select_cpu[top_k](scores, tables)
+        else:
+            select_gpu[top_k](scores, tables, ctx)
+
+
+@compiler.register("mxfp4_moe_to_panels")
+struct ToPanels:
+    """Brings an expert stack into the order that Hopper's kernels read."""
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        panel_blocks: OutputTensor[dtype=.uint8, rank=3, ...],
+        panel_scales: OutputTensor[dtype=.uint8, rank=3, ...],
+        blocks: InputTensor[dtype=.uint8, rank=3, ...],
+        scales: InputTensor[dtype=.uint8, rank=3, ...],
+        ctx: DeviceContext,
+    ) raises:
+        """Reorders the bytes of each 16 neighbouring rows: see `panels.mojo`.
+
+        Parameters:
+            target: The device kind.
+
+        Args:
+            panel_blocks: `[E, N, K / 2]`, N a multiple of 16.
+            panel_scales: `[E, N, K / 32]`.
+            blocks: `[E, N, K / 2]`.
+            scales: `[E, N, K / 32]`.
+            ctx: The device.
+
+        Raises:
+            Error: If a launch fails.
+        """
+        var stack = PanelStack(
+            _pointer(panel_blocks),
+            _pointer(panel_scales),
+            _pointer(blocks),
+            _pointer(scales),
+            rows=blocks.dim_size(0) * blocks.dim_size(1),
+            depth=2 * blocks.dim_size(2),
+        )
+        comptime if is_cpu[target]():
+            to_panels_cpu(stack)
+        else:
+            to_panels_gpu(stack, ctx)
+
+
 @compiler.register("mxfp4_moe_matmul")
 struct Matmul:
     """Multiplies each group's rows with its expert's packed matrix."""
 
     @staticmethod
     def execute[
-        target: StaticString
+        target: StaticString, in_panels: Bool
     ](
         output: OutputTensor[dtype=.bfloat16, rank=2, ...],
         activations: InputTensor[dtype=.bfloat16, rank=2, ...],
@@ -112,6 +209,7 @@ struct Matmul:
 
         Parameters:
             target: The device kind.
+            in_panels: Whether the weights lie in panels.
 
         Args:
             output: `[R, N]`; zero where a row belongs to no expert.
@@ -133,7 +231,7 @@ struct Matmul:
             expert_ids,
             output.dim_size(0),
         )
-        grouped_matmul[target](
+        grouped_matmul[target, in_panels=in_panels](
             problem,
             SameRow(),
             StoreBF16(_pointer(output), problem.features),
@@ -147,7 +245,11 @@ struct GateUpSwiGLU:
 
     @staticmethod
     def execute[
-        target: StaticString, top_k: Int, alpha: Float32, limit: Float32
+        target: StaticString,
+        top_k: Int,
+        alpha: Float32,
+        limit: Float32,
+        in_panels: Bool,
     ](
         output: OutputTensor[dtype=.bfloat16, rank=2, ...],
         hidden: InputTensor[dtype=.bfloat16, rank=2, ...],
@@ -166,6 +268,7 @@ struct GateUpSwiGLU:
             top_k: Choices a token.
             alpha: The sigmoid's slope.
             limit: The clamp of gate and up.
+            in_panels: Whether the weights lie in panels.
 
         Args:
             output: `[R, I]`, in expert order.
@@ -189,7 +292,7 @@ struct GateUpSwiGLU:
             expert_ids,
             output.dim_size(0),
         )
-        grouped_matmul[target](
+        grouped_matmul[target, in_panels=in_panels](
             problem,
             GatherRow[top_k](_pointer(token_expert_order)),
             BiasSwiGLU[alpha, limit](
@@ -205,7 +308,7 @@ struct Down:
 
     @staticmethod
     def execute[
-        target: StaticString
+        target: StaticString, in_panels: Bool
     ](
         output: OutputTensor[dtype=.float32, rank=2, ...],
         gated: InputTensor[dtype=.bfloat16, rank=2, ...],
@@ -222,6 +325,7 @@ struct Down:
 
         Parameters:
             target: The device kind.
+            in_panels: Whether the weights lie in panels.
 
         Args:
             output: `[R, H]`, in slot order `token * k + choice`.
@@ -247,7 +351,7 @@ struct Down:
             output.dim_size(0),
         )
         # Whatever made the gated rows read the tables, so they are complete.
-        grouped_matmul[target, tables_ready=True](
+        grouped_matmul[target, in_panels=in_panels, tables_ready=True](
             problem,
             SameRow(),
             BiasWeightScatter(
@@ -301,3 +405,37 @@ struct Combine:
                 features,
                 ctx,
             )
+
+
+@compiler.register("mxfp4_moe_scale_bytes")
+struct ScaleBytes:
+    """Gives E8M0 scales as the bytes that the other operations take."""
+
+    @staticmethod
+    def execute[
+        target: StaticString
+    ](
+        output: OutputTensor[dtype=.uint8, rank=3, ...],
+        scales: InputTensor[dtype=.float8_e8m0fnu, rank=3, ...],
+        ctx: DeviceContext,
+    ) raises:
+        """Copies the bytes.
+
+        Parameters:
+            target: The device kind.
+
+        Args:
+            output: `[E, N, K / 32]`.
+            scales: `[E, N, K / 32]`.
+            ctx: The device.
+
+        Raises:
+            Error: If the copy cannot be enqueued.
+        """
+        var source = _pointer(scales).unsafe_bitcast[UInt8]()
+        comptime if is_cpu[target]():
+            var bytes = _pointer(output)
+            for i in range(scales.size()):
+                bytes[unsafe_offset=i] = source[unsafe_offset=i]
+        else:
+            ctx.enqueue_copy(_pointer(output), source, scales.size())

@@ -2,14 +2,15 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """Multiplies the tiles of the prefill matmul.
 
-A consumer is a warpgroup with 64 features of the tile. It expands one block
-along K of each at a time into the registers that `wgmma` takes A from, while
+A consumer is a warpgroup with 64 features of the tile, a panel a warp. It
+expands one block along K of each at a time into the registers that `wgmma` takes A from, while
 the `wgmma` of the block before it runs. B are the tile's rows, in shared
 memory.
 """
 
 from std.memory import bitcast
 from std.sys import inlined_assembly
+from std.utils import StaticTuple
 
 from max.gpu import WARP_SIZE, lane_id, warp_id
 from max.gpu.compute.mma import (
@@ -22,22 +23,25 @@ from max.gpu.compute.mma import (
 from max.gpu.host.nvidia.tma import TensorMapSwizzle
 from max.gpu.primitives import warp
 
-from .epilogue import Epilogue
-from .expand_sm90 import BlockScale
-from .mxfp4 import BLOCK_BYTES
-from .prefill_fragments import byte_selector, expand_fragment
+from .bulk_copy import SharedPointer
+from .epilogue import Epilogue, Operands
+from .expand_sm90 import BlockScale, expand_panel_word
+from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .prefill_layout import (
     ROW_BYTES,
     STAGE_BYTES,
     STEP_BLOCKS,
+    PANEL_STEP_BYTES,
     WEIGHTS,
-    WEIGHT_BYTES,
     WGMMA_FEATURES,
     PrefillLayout,
-    SharedPointer,
 )
 from .prefill_ring import DrainingRing
 from .prefill_schedule import PrefillTile
+
+
+comptime _BATCH_OCTETS = 4
+"""Groups of eight rows that an epilogue reads for before it stores."""
 
 
 struct Sums[rows: Int](TrivialRegisterPassable):
@@ -241,14 +245,18 @@ struct Consumer(TrivialRegisterPassable):
             epilogue: Receives the sums.
         """
         var sums = Sums[rows]()
+        var warp = Int32(warp_id())
+        # The lane's two features are neighbours within its warp's panel.
         var scales = self.shared.unsafe_offset(
             Int(
                 self.layout.scales(set)
-                + self.first_feature * self.layout.row_blocks
+                + warp * Int32(PANEL_FEATURES) * self.layout.row_blocks
+                + self.first_feature % Int32(PANEL_FEATURES)
             )
         )
-        var selector = byte_selector(Int(lane_id()) % 4)
-        var weights = WEIGHTS + Int(self.first_feature) * WEIGHT_BYTES
+        var weights = (
+            WEIGHTS + Int(warp) * PANEL_STEP_BYTES + Int(lane_id()) * 8
+        )
         var steps = self.layout.steps
         var last_block = self.layout.row_blocks - 1
         var first_stage = WGMMADescriptor[.bfloat16].create[
@@ -267,37 +275,34 @@ struct Consumer(TrivialRegisterPassable):
                 var at = min(
                     step * Int32(STEP_BLOCKS) + Int32(block), last_block
                 )
-                var codes = bitcast[.uint32, 4](
-                    stage.unsafe_load[width=BLOCK_BYTES, alignment=16](
-                        weights + block * BLOCK_BYTES
+                var words = bitcast[.uint32, 2](
+                    stage.unsafe_load[width=8, alignment=8](
+                        weights + block * PANEL_BLOCK_BYTES
                     )
                 )
-                var next_codes = bitcast[.uint32, 4](
-                    stage.unsafe_load[width=BLOCK_BYTES, alignment=16](
-                        weights + WEIGHT_BYTES + block * BLOCK_BYTES
-                    )
+                var block_scales = scales.unsafe_offset(
+                    Int(at * Int32(PANEL_FEATURES))
                 )
-                var byte = scales[unsafe_offset=Int(at)]
-                var next_byte = scales[
-                    unsafe_offset=Int(at + self.layout.row_blocks)
-                ]
-                var scale: BlockScale
-                var next_scale: BlockScale
+                var first_scale: BlockScale
+                var second_scale: BlockScale
                 comptime if two_steps:
-                    scale = BlockScale(byte)
-                    next_scale = BlockScale(next_byte)
+                    first_scale = BlockScale(block_scales[])
+                    second_scale = BlockScale(block_scales[unsafe_offset=1])
                 else:
-                    scale = BlockScale(small=byte)
-                    next_scale = BlockScale(small=next_byte)
-                var first = expand_fragment[two_steps](
-                    codes, next_codes, 0, selector, scale, next_scale
-                )
-                var second = expand_fragment[two_steps](
-                    codes, next_codes, 1, selector, scale, next_scale
+                    first_scale = BlockScale(small=block_scales[])
+                    second_scale = BlockScale(
+                        small=block_scales[unsafe_offset=1]
+                    )
+                var first = expand_panel_word[two_steps](words[0], first_scale)
+                var second = expand_panel_word[two_steps](
+                    words[1], second_scale
                 )
                 wgmma_fence_aligned()
-                sums.multiply(first, rows_start + block * 64)
-                sums.multiply(second, rows_start + (block * 64 + 32))
+                comptime for half in range(2):
+                    sums.multiply(
+                        _fragment[half](first, second),
+                        rows_start + (block * 64 + half * 32),
+                    )
                 wgmma_commit_group_sync()
                 # The products before these are done, and with them their
                 # registers and, at a step's first block, the stage before.
@@ -315,16 +320,50 @@ struct Consumer(TrivialRegisterPassable):
             var quad_row = Int32(lane_id()) % 4 * 2
             var first_row = tile.first_row + quad_row
             var rows_left = tile.rows - quad_row
-            comptime for octet in range(rows // 8):
-                comptime for i in range(2):
-                    comptime row = Int32(octet * 8 + i)
+            comptime for first_octet in range(0, rows // 8, _BATCH_OCTETS):
+                comptime batch = min(_BATCH_OCTETS, rows // 8 - first_octet)
+                var operands = StaticTuple[Operands, 2 * batch](fill=0)
+                comptime for pair in range(2 * batch):
+                    comptime row = Int32(_pair_row(first_octet, pair))
+                    # Past the tile's rows, the last one's.
+                    operands[pair] = epilogue.load(
+                        Int(tile.expert),
+                        Int(
+                            tile.first_row + min(quad_row + row, tile.rows - 1)
+                        ),
+                        Int(feature),
+                    )
+                comptime for pair in range(2 * batch):
+                    comptime row = Int32(_pair_row(first_octet, pair))
+                    comptime octet = first_octet + pair // 2
                     if row < rows_left:
-                        epilogue.store(
-                            Int(tile.expert),
+                        epilogue.finish(
+                            operands[pair],
                             Int(first_row + row),
                             Int(feature),
-                            sums.get[octet, i](),
-                            sums.get[octet, 2 + i](),
+                            sums.get[octet, pair % 2](),
+                            sums.get[octet, 2 + pair % 2](),
                         )
                         comptime if two_steps:
                             _keep_apart()
+
+
+def _pair_row(first_octet: Int, pair: Int) -> Int:
+    # A lane has two rows of each eight.
+    return (first_octet + pair // 2) * 8 + pair % 2
+
+
+@inline(.always)
+def _fragment[
+    half: Int
+](first: SIMD[.uint32, 4], second: SIMD[.uint32, 4]) -> SIMD[.bfloat16, 8]:
+    # A lane's part of A in `wgmma` m64k16: pairs of both features, then of both
+    # eight elements further along K.
+    return bitcast[.bfloat16, 8](
+        SIMD[.uint32, 4](
+            first[2 * half],
+            second[2 * half],
+            first[2 * half + 1],
+            second[2 * half + 1],
+        )
+    )

@@ -3,7 +3,6 @@
 """Where the prefill matmul keeps things in shared memory."""
 
 from std.math import ceildiv
-from std.memory import Pointer
 from std.sys import size_of
 
 from max.gpu import WARP_SIZE
@@ -11,17 +10,9 @@ from max.gpu.globals import WARPGROUP_SIZE
 
 from .kernel_argument import KernelArgument
 from .mxfp4 import BLOCK_ELEMENTS
+from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .prefill_schedule import GroupRows
 from .problem import MatmulProblem
-
-comptime SharedPointer[T: AnyType] = Pointer[
-    T, MutUntrackedOrigin, address_space=.SHARED
-]
-"""A place in a thread block's shared memory.
-
-Parameters:
-    T: What lies there.
-"""
 
 comptime CONSUMERS = 3
 """Warpgroups that multiply."""
@@ -41,8 +32,16 @@ comptime WGMMA_FEATURES = 64
 comptime TILE_FEATURES = CONSUMERS * WGMMA_FEATURES
 """Features of a tile."""
 
-comptime TILE_ROWS = 128
-"""Most rows of a tile: their sums take half as many registers of a lane."""
+comptime FULL_ROWS = 128
+"""Rows of a full tile: their sums take half as many registers of a lane."""
+
+comptime TILE_ROWS = 144
+"""Most rows of a tile, so that a few rows more than full tiles have do not take
+another one: it would expand all weights again."""
+
+comptime ROW_COUNTS = [32, 80, FULL_ROWS, TILE_ROWS]
+"""Rows that a tile computes, the first of these that it fits. For each number
+of rows ptxas sets registers aside, and there are none for a fifth."""
 
 comptime STEP_DEPTH = 64
 """Elements along K of a step: 128 bytes of a row, the widest swizzle."""
@@ -53,8 +52,11 @@ comptime STEP_BLOCKS = STEP_DEPTH // BLOCK_ELEMENTS
 comptime ROW_BYTES = STEP_DEPTH * 2
 """Bytes of a row of activations in a step."""
 
-comptime WEIGHT_BYTES = STEP_DEPTH // 2
-"""Packed bytes of a weight row in a step."""
+comptime PANEL_STEP_BYTES = STEP_BLOCKS * PANEL_BLOCK_BYTES
+"""Packed bytes of a panel in a step."""
+
+comptime TILE_PANELS = TILE_FEATURES // PANEL_FEATURES
+"""Panels of a tile: one for each consumer warp."""
 
 comptime MAX_STAGES = 8
 """Most steps that there is room for, with K up to 4,170."""
@@ -66,7 +68,7 @@ next has come."""
 comptime WEIGHTS = TILE_ROWS * ROW_BYTES
 """Where a stage's weights start, behind its activations."""
 
-comptime STAGE_BYTES = WEIGHTS + TILE_FEATURES * WEIGHT_BYTES
+comptime STAGE_BYTES = WEIGHTS + TILE_PANELS * PANEL_STEP_BYTES
 """Shared memory of a stage: a multiple of 1024, as the swizzle asks."""
 
 comptime _MAX_SHARED_BYTES = 227 * 1024
@@ -164,9 +166,6 @@ struct PrefillLayout(KernelArgument):
     def fits(problem: MatmulProblem) -> Bool:
         """Returns whether the kernel can take a problem.
 
-        A tile's scales are copied 16 bytes at a time, from where an expert's
-        start.
-
         Args:
             problem: The operands and their sizes.
 
@@ -174,7 +173,6 @@ struct PrefillLayout(KernelArgument):
             True if it can.
         """
         var layout = Self(problem)
-        return (
-            problem.features * layout.row_blocks % 16 == 0
-            and layout.stages >= Int32(_MIN_STAGES)
-        )
+        return Int(
+            problem.features
+        ) % PANEL_FEATURES == 0 and layout.stages >= Int32(_MIN_STAGES)

@@ -12,14 +12,17 @@ from max.gpu import thread_idx
 from max.gpu.globals import WARPGROUP_SIZE
 from max.gpu.memory import async_copy
 
+from .bulk_copy import SharedPointer
+from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .prefill_layout import (
     ROW_BYTES,
+    PANEL_STEP_BYTES,
+    STEP_BLOCKS,
     TILE_FEATURES,
+    TILE_PANELS,
     TILE_ROWS,
     WEIGHTS,
-    WEIGHT_BYTES,
     PrefillLayout,
-    SharedPointer,
 )
 from .prefill_ring import FillingRing
 from .prefill_schedule import PrefillTile
@@ -29,11 +32,12 @@ comptime _UNIT = 16
 """Bytes of a copy."""
 
 comptime _ROW_UNITS = ROW_BYTES // _UNIT
-comptime _WEIGHT_UNITS = WEIGHT_BYTES // _UNIT
+comptime _PANEL_UNITS = PANEL_STEP_BYTES // _UNIT
+comptime _BLOCK_UNITS = PANEL_BLOCK_BYTES // _UNIT
 comptime _ROWS_A_PASS = WARPGROUP_SIZE // _ROW_UNITS
-comptime _FEATURES_A_PASS = WARPGROUP_SIZE // _WEIGHT_UNITS
+comptime _PANELS_A_PASS = WARPGROUP_SIZE // _PANEL_UNITS
 comptime _PASSES = TILE_ROWS // _ROWS_A_PASS
-comptime _WEIGHT_PASSES = TILE_FEATURES // _FEATURES_A_PASS
+comptime _WEIGHT_PASSES = TILE_PANELS // _PANELS_A_PASS
 
 
 @inline(.always)
@@ -51,7 +55,7 @@ def copy_tile[
     """Copies all steps of a tile, with all threads of the producer.
 
     Elements past K arrive as zeros. Rows past the tile's repeat its last, and
-    features past the last repeat that one: their sums are never stored.
+    panels past the last repeat that one: their sums are never stored.
 
     Parameters:
         RowMapType: Finds the activation row of a routed row.
@@ -88,17 +92,17 @@ def copy_tile[
     # Where the swizzle puts this thread's unit. It repeats every 8 rows.
     var row_target = Int(row) * ROW_BYTES + Int(unit ^ (row % 8)) * _UNIT
 
-    var weight_unit = thread % Int32(_WEIGHT_UNITS)
+    var panel_unit = thread % Int32(_PANEL_UNITS)
     var weight_sources = StaticTuple[UInt32, _WEIGHT_PASSES](fill=0)
     comptime for i in range(_WEIGHT_PASSES):
-        var feature = min(
-            tile.first_feature
-            + thread // Int32(_WEIGHT_UNITS)
-            + Int32(i * _FEATURES_A_PASS),
-            problem.features - 1,
+        var panel = min(
+            tile.first_feature // Int32(PANEL_FEATURES)
+            + thread // Int32(_PANEL_UNITS)
+            + Int32(i * _PANELS_A_PASS),
+            problem.features // Int32(PANEL_FEATURES) - 1,
         )
         weight_sources[i] = UInt32(
-            feature * (depth // Int32(2 * _UNIT)) + weight_unit
+            panel * layout.row_blocks * Int32(_BLOCK_UNITS) + panel_unit
         )
 
     for step in range(layout.steps):
@@ -109,8 +113,8 @@ def copy_tile[
         # Of the last step, half may lie past K.
         var bytes = Int32(_UNIT)
         if (
-            step * Int32(2 * WEIGHT_BYTES) + weight_unit * Int32(2 * _UNIT)
-            >= depth
+            step * Int32(STEP_BLOCKS) + panel_unit // Int32(_BLOCK_UNITS)
+            >= layout.row_blocks
         ):
             bytes = 0
         comptime for i in range(_WEIGHT_PASSES):
@@ -121,7 +125,7 @@ def copy_tile[
                 ),
                 bytes,
             )
-        blocks = blocks.unsafe_offset(WEIGHT_BYTES)
+        blocks = blocks.unsafe_offset(PANEL_STEP_BYTES)
         bytes = Int32(_UNIT)
         if step * Int32(ROW_BYTES) + unit * Int32(_UNIT) >= 2 * depth:
             bytes = 0

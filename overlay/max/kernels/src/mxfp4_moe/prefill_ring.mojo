@@ -12,12 +12,12 @@ from max.gpu.memory import (
 )
 from max.gpu.sync import barrier, syncwarp
 
+from .bulk_copy import SharedPointer
 from .prefill_layout import (
     CONSUMER_WARPS,
     PRODUCER_WARPS,
     MAX_STAGES,
     STAGE_BYTES,
-    SharedPointer,
 )
 
 comptime _AHEAD = 2

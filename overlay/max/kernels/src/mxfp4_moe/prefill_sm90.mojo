@@ -34,6 +34,8 @@ from .epilogue import Epilogue
 from .prefill_consumer import Consumer
 from .prefill_layout import (
     CONSUMER_WARPS,
+    FULL_ROWS,
+    ROW_COUNTS,
     THREADS,
     TILE_FEATURES,
     TILE_ROWS,
@@ -41,7 +43,7 @@ from .prefill_layout import (
 )
 from .prefill_producer import copy_tile
 from .prefill_ring import DrainingRing, FillingRing, make_barriers
-from .prefill_schedule import FEW_ROWS, ROW_STEP, GroupRows, PrefillSchedule
+from .prefill_schedule import GroupRows, PrefillSchedule
 from .problem import MatmulProblem, RowMap
 
 
@@ -69,7 +71,7 @@ def _prefill_kernel[
     make_barriers(barriers)
     wait_on_dependent_grids()
     launch_dependent_grids()
-    var schedule = PrefillSchedule[TILE_ROWS, TILE_FEATURES](
+    var schedule = PrefillSchedule[TILE_FEATURES, FULL_ROWS, ROW_COUNTS](
         shared.unsafe_offset(Int(layout.schedule())).unsafe_bitcast[
             GroupRows
         ](),
@@ -106,8 +108,7 @@ def _prefill_kernel[
                     tile, set, problem.features, epilogue
                 )
             else:
-                comptime for steps in range(TILE_ROWS // ROW_STEP + 1):
-                    comptime count = steps * ROW_STEP if steps else FEW_ROWS
+                comptime for count in ROW_COUNTS:
                     if tile.padded_rows == Int32(count):
                         consumer.multiply_and_store[count, two_steps=False](
                             tile, set, problem.features, epilogue

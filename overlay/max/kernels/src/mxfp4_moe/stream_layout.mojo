@@ -2,41 +2,27 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """Where the streaming matmul keeps things in shared memory."""
 
-from std.math import ceildiv
-from std.memory import Pointer
+from std.math import align_up
+from std.sys import size_of
 
 from max.gpu import WARP_SIZE
 
 from .mxfp4 import BLOCK_ELEMENTS
+from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .problem import MatmulProblem
-from .stream_schedule import PANEL_FEATURES, UnitSchedule
+from .stream_schedule import UnitSchedule
 
-comptime SharedPointer[T: AnyType] = Pointer[
-    T, MutUntrackedOrigin, address_space=.SHARED
-]
-"""A place in a thread block's shared memory.
+comptime CHUNK_BLOCKS = 15
+"""Blocks along K that a warp copies at once."""
 
-Parameters:
-    T: What lies there.
-"""
+comptime CHUNK_SCALES = CHUNK_BLOCKS * PANEL_BLOCK_BYTES
+"""Where a chunk's scales start, behind its packed elements."""
 
-comptime LANE_ROWS = 2
-"""Weight rows of a panel that a lane reads: two neighbouring features."""
+comptime CHUNK_BYTES = CHUNK_SCALES + CHUNK_BLOCKS * PANEL_FEATURES
+"""Bytes of a chunk: a multiple of 16, as copies ask."""
 
-comptime HALF_BLOCKS = 4
-"""MXFP4 blocks of a weight row in half a step: one for each lane of a quad."""
-
-comptime HALF_DEPTH = HALF_BLOCKS * BLOCK_ELEMENTS
-"""Elements along K of half a step."""
-
-comptime HALF_BYTES = PANEL_FEATURES * HALF_DEPTH // 2
-"""Packed elements that a warp reads at half a step."""
-
-comptime STEP_BLOCKS = 2 * HALF_BLOCKS
-"""MXFP4 blocks of a weight row in a step."""
-
-comptime STEP_BYTES = 2 * HALF_BYTES
-"""Packed elements that a warp reads at a step."""
+comptime _ALIGNMENT = 16
+"""What the widest loads ask."""
 
 comptime _MAX_SHARED_BYTES = 226 * 1024
 """What a thread block can have on Hopper, less 1 KiB for block reductions."""
@@ -54,9 +40,9 @@ struct StreamShape(TrivialRegisterPassable):
     var warps: Int
     """Warps of a thread block, one block an SM."""
     var slots: Int
-    """Steps of weights that a warp keeps on their way."""
+    """Chunks of weights that a warp keeps on their way."""
 
-    comptime FEW_ROWS = Self(1, 12, 3)
+    comptime FEW_ROWS = Self(1, 16, 2)
     """Up to eight rows an expert."""
 
     comptime SOME_ROWS = Self(2, 16, 2)
@@ -85,8 +71,8 @@ struct StreamShape(TrivialRegisterPassable):
 struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
     """Offsets into a block's shared memory, in bytes.
 
-    In order: each warp's slots, each warp's two sets of scales, activations,
-    the rows' sources, the schedule.
+    In order: each warp's slots, their barriers, activations, the rows' sources,
+    the schedule.
 
     Parameters:
         shape: How a thread block works.
@@ -98,24 +84,6 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
     """Expert groups."""
 
     @inline(.always)
-    def steps(self) -> Int:
-        """Counts the steps along K.
-
-        Returns:
-            The steps, the last one perhaps not full.
-        """
-        return ceildiv(self.row_blocks(), STEP_BLOCKS)
-
-    @inline(.always)
-    def halves(self) -> Int:
-        """Counts the half steps along K.
-
-        Returns:
-            The half steps, the last one perhaps not full.
-        """
-        return ceildiv(self.row_blocks(), HALF_BLOCKS)
-
-    @inline(.always)
     def row_blocks(self) -> Int:
         """Counts the blocks of a weight row.
 
@@ -123,15 +91,6 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
             The blocks.
         """
         return self.depth // BLOCK_ELEMENTS
-
-    @inline(.always)
-    def scale_bytes(self) -> Int:
-        """Counts the scales of a panel.
-
-        Returns:
-            The scales, a byte each.
-        """
-        return PANEL_FEATURES * self.row_blocks()
 
     @inline(.always)
     def slots(self, warp: Int) -> Int:
@@ -143,21 +102,21 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
         Returns:
             Where they start.
         """
-        return warp * Self.shape.slots * STEP_BYTES
+        return warp * Self.shape.slots * CHUNK_BYTES
 
     @inline(.always)
-    def scales(self, warp: Int, set: Int) -> Int:
-        """Finds one of a warp's two sets of scales.
+    def barriers(self, warp: Int) -> Int:
+        """Finds the barriers of a warp's slots.
 
         Args:
             warp: The warp.
-            set: The set, 0 or 1.
 
         Returns:
-            Where it starts.
+            Where they start.
         """
         return (
-            self.slots(Self.shape.warps) + (2 * warp + set) * self.scale_bytes()
+            self.slots(Self.shape.warps)
+            + warp * Self.shape.slots * size_of[UInt64]()
         )
 
     @inline(.always)
@@ -167,7 +126,7 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
         Returns:
             Where they start.
         """
-        return self.scales(Self.shape.warps, 0)
+        return align_up(self.barriers(Self.shape.warps), _ALIGNMENT)
 
     @inline(.always)
     def sources(self) -> Int:
@@ -178,7 +137,7 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
         """
         return (
             self.activations()
-            + self.halves() * HALF_DEPTH * Self.shape.rows() * 2
+            + self.depth * Self.shape.rows() * size_of[BFloat16]()
         )
 
     @inline(.always)
@@ -203,9 +162,7 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
     def fits(problem: MatmulProblem) -> Bool:
         """Tells whether the streaming matmul takes a problem.
 
-        Shared memory must hold everything, the features must make whole
-        panels, so that their scales start at 16 bytes, and a warp's slots must
-        not reach past a panel.
+        Shared memory must hold everything.
 
         Args:
             problem: The operands and their sizes.
@@ -216,6 +173,5 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
         var layout = Self(Int(problem.depth), Int(problem.groups))
         return (
             Int(problem.features) % PANEL_FEATURES == 0
-            and layout.steps() >= Self.shape.slots
             and layout.shared_bytes() <= _MAX_SHARED_BYTES
         )

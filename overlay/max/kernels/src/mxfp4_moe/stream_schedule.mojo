@@ -2,8 +2,7 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """How thread blocks share the weights that a routing selected.
 
-A panel is the packed weights of 16 neighbouring features of one expert over
-all of K, contiguous in memory. A unit of work is one panel met by one row tile:
+A unit of work is one panel met by one row tile:
 up to a tile's rows of one group. Units are numbered along the features of the
 first row tile, then of the second, and each thread block takes an equal,
 contiguous range of them. So the weights are read evenly whatever the routing.
@@ -24,9 +23,6 @@ from max.gpu.sync import barrier
 from .problem import MatmulProblem
 from .tile_schedule import RowTile
 
-comptime PANEL_FEATURES = 16
-"""Features of a panel: the rows of A in `mma.m16n8k16`."""
-
 
 @fieldwise_init
 struct GroupTiles(TrivialRegisterPassable):
@@ -46,11 +42,11 @@ struct GroupTiles(TrivialRegisterPassable):
 struct TileRun(TrivialRegisterPassable):
     """Row tiles that follow each other and have no more rows than one can."""
 
-    var end_tile: Int
+    var end_tile: Int32
     """The row tile after the last one."""
-    var first_row: Int
+    var first_row: Int32
     """The first routed row."""
-    var rows: Int
+    var rows: Int32
     """Routed rows, without a gap."""
 
 
@@ -60,9 +56,9 @@ struct UnitSchedule(TrivialRegisterPassable):
 
     var tiles: Pointer[GroupTiles, MutUntrackedOrigin, address_space=.SHARED]
     """The row tiles of each group."""
-    var groups: Int
+    var groups: Int32
     """Groups."""
-    var tile_rows: Int
+    var tile_rows: Int32
     """Rows of a tile."""
 
     @staticmethod
@@ -78,7 +74,7 @@ struct UnitSchedule(TrivialRegisterPassable):
         return groups * size_of[GroupTiles]()
 
     @inline(.always)
-    def build(self, problem: MatmulProblem, threads: Int) -> Int:
+    def build(self, problem: MatmulProblem, threads: Int) -> Int32:
         """Fills the list, together with all threads of the block.
 
         Args:
@@ -88,33 +84,35 @@ struct UnitSchedule(TrivialRegisterPassable):
         Returns:
             The number of row tiles. Groups of no expert have none.
         """
-        for group in range(Int(thread_idx.x), self.groups, threads):
+        for group in range(Int(thread_idx.x), Int(self.groups), threads):
             var first, end = problem.group_bounds(group)
             var expert = problem.group_expert(group)
-            var rows = end - first if expert >= 0 else 0
+            var rows = Int32(end - first) if expert >= 0 else 0
             self.tiles[unsafe_offset=group] = GroupTiles(
-                Int32(ceildiv(rows, self.tile_rows)),
-                Int32(expert),
-                Int32(first),
-                Int32(rows),
+                self._tiles_of(rows), Int32(expert), Int32(first), rows
             )
         barrier()
         if warp_id() == 0:
             var before = Int32(0)
-            for base in range(0, self.groups, WARP_SIZE):
+            for base in range(0, Int(self.groups), WARP_SIZE):
                 var group = base + Int(lane_id())
                 var count = Int32(0)
-                if group < self.groups:
+                if group < Int(self.groups):
                     count = self.tiles[unsafe_offset=group].end
                 var through = before + warp.prefix_sum(count)
-                if group < self.groups:
+                if group < Int(self.groups):
                     self.tiles[unsafe_offset=group].end = through
                 before = warp.shuffle_idx(through, UInt32(WARP_SIZE - 1))
         barrier()
-        return Int(self.tiles[unsafe_offset=self.groups - 1].end)
+        return self.tiles[unsafe_offset=Int(self.groups - 1)].end
 
     @inline(.always)
-    def row_tile(self, index: Int) -> RowTile:
+    def _tiles_of(self, rows: Int32) -> Int32:
+        # 32 bits without a sign: 64 of them take a hundred instructions.
+        return Int32(ceildiv(UInt32(rows), UInt32(self.tile_rows)))
+
+    @inline(.always)
+    def row_tile(self, index: Int32) -> RowTile:
         """Finds a row tile.
 
         Args:
@@ -123,27 +121,26 @@ struct UnitSchedule(TrivialRegisterPassable):
         Returns:
             Its expert and rows.
         """
-        var low = 0
+        var low = Int32(0)
         var high = self.groups - 1
         while low < high:
-            var middle = (low + high) // 2
-            if Int(self.tiles[unsafe_offset=middle].end) > index:
+            var middle = (low + high) >> 1
+            if self.tiles[unsafe_offset=Int(middle)].end > index:
                 high = middle
             else:
                 low = middle + 1
-        var group = self.tiles[unsafe_offset=low]
+        var group = self.tiles[unsafe_offset=Int(low)]
         # The tiles of this group that come before.
-        var rows = Int(group.rows)
-        var skipped = index - (Int(group.end) - ceildiv(rows, self.tile_rows))
+        var skipped = index - (group.end - self._tiles_of(group.rows))
         var first = skipped * self.tile_rows
         return RowTile(
-            Int(group.expert),
-            Int(group.first_row) + first,
-            min(self.tile_rows, rows - first),
+            group.expert,
+            group.first_row + first,
+            min(self.tile_rows, group.rows - first),
         )
 
     @inline(.always)
-    def tile_run(self, first_tile: Int, end_tile: Int) -> TileRun:
+    def tile_run(self, first_tile: Int32, end_tile: Int32) -> TileRun:
         """Finds as many row tiles as can share the place of one.
 
         Args:

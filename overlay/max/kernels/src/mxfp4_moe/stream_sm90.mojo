@@ -5,7 +5,8 @@
 One thread block an SM, whose warps each keep a stream of packed weights of
 their own on the way. A warp meets a panel of 16 features with the activations
 of a run of row tiles, which stay in shared memory for all of the run's panels;
-the warps take panels in turn and wait for each other only between runs.
+the warps take panels in turn and wait for each other only between runs. Weights
+lie in panels: see `panels.mojo`.
 """
 
 from std.math import ceildiv
@@ -33,27 +34,33 @@ from max.gpu.primitives.grid_controls import (
 )
 from max.gpu.sync import syncwarp
 
-from .activation_rows import activation_unit, load_activations
+from .activation_rows import (
+    FRAGMENT_BYTES,
+    fragment_index,
+    load_activations,
+)
+from .bulk_copy import SharedPointer
 from .epilogue import Epilogue
-from .expand_sm90 import BlockScale, expand_word
-from .mxfp4 import BLOCK_BYTES
+from .expand_sm90 import BlockScale, expand_panel_word
+from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .problem import MatmulProblem, RowMap
 from .stream_layout import (
-    HALF_BLOCKS,
-    HALF_BYTES,
-    LANE_ROWS,
-    STEP_BLOCKS,
-    SharedPointer,
+    CHUNK_BLOCKS,
+    CHUNK_SCALES,
     StreamLayout,
     StreamShape,
 )
-from .stream_schedule import PANEL_FEATURES, GroupTiles, UnitSchedule
+from .stream_schedule import GroupTiles, UnitSchedule
 from .tile_schedule import RowTile
 from .weight_stream import WeightStream
 
 
 @__llvm_metadata(
-    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(shape.threads()))
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](
+        Int32(shape.threads())
+    ),
+    # One block an SM: else ptxas spills to leave registers for a second.
+    `nvvm.minctasm`=Int(1).__mlir_index__(),
 )
 @__name(t"mxfp4_moe_stream_16x{shape.rows()}_{EpilogueType.NAME}")
 def _stream_kernel[
@@ -66,53 +73,62 @@ def _stream_kernel[
     var shared = external_memory[UInt8, address_space=.SHARED, alignment=128]()
     var schedule = UnitSchedule(
         shared.unsafe_offset(layout.schedule()).unsafe_bitcast[GroupTiles](),
-        Int(problem.groups),
-        shape.rows(),
+        problem.groups,
+        Int32(shape.rows()),
     )
     comptime if not tables_ready:
         wait_on_dependent_grids()
         launch_dependent_grids()
     var row_tiles = schedule.build(problem, shape.threads())
 
-    var panels = Int(problem.features) // PANEL_FEATURES
+    var panels = problem.features // Int32(PANEL_FEATURES)
     var units = row_tiles * panels
-    var first_unit = units * Int(block_idx.x) // Int(grid_dim.x)
-    var end_unit = units * (Int(block_idx.x) + 1) // Int(grid_dim.x)
-    var mine = first_unit + Int(warp_id())
+    var first_unit = _share(units, Int32(block_idx.x))
+    var end_unit = _share(units, Int32(block_idx.x) + 1)
+    var mine = first_unit + Int32(warp_id())
     var weights = WeightStream[shape](
         problem, layout, shared, schedule, mine, end_unit
     )
-    for _ in range(shape.slots):
-        weights.copy_step(problem, layout, schedule)
     comptime if tables_ready:
         wait_on_dependent_grids()
         launch_dependent_grids()
 
     var panel = WarpPanel[shape](layout, shared)
-    var my_tile = -1
+    var tile_end = Int32(0)
     var row_tile = RowTile(-1, 0, 0)
+    var end_tile = Int32(ceildiv(UInt32(end_unit), UInt32(panels)))
     var unit = first_unit
     while unit < end_unit:
-        var run = schedule.tile_run(unit // panels, ceildiv(end_unit, panels))
+        var run = schedule.tile_run(
+            Int32(UInt32(unit) // UInt32(panels)), end_tile
+        )
         var run_end = min(end_unit, run.end_tile * panels)
         load_activations(problem, rows, layout, shared, run)
         while mine < run_end:
-            var sums = panel.multiply(problem, schedule, weights)
-            var tile, tile_panel = divmod(mine, panels)
-            if tile != my_tile:
-                my_tile = tile
+            var sums = panel.multiply(problem, layout, schedule, weights)
+            if mine >= tile_end:
+                var tile = Int32(UInt32(mine) // UInt32(panels))
                 row_tile = schedule.row_tile(tile)
+                tile_end = (tile + 1) * panels
             _store(
                 epilogue,
                 sums,
                 row_tile,
                 run.first_row,
-                tile_panel * PANEL_FEATURES,
+                (mine - tile_end + panels) * Int32(PANEL_FEATURES),
             )
-            mine += shape.warps
+            mine += Int32(shape.warps)
         unit = run_end
 
     _store_empty_rows[shape.threads()](problem, epilogue)
+
+
+@inline(.always)
+def _share(units: Int32, block: Int32) -> Int32:
+    # The units before a block's share. Shares differ by one unit at most.
+    var blocks = Int32(grid_dim.x)
+    var each = Int32(UInt32(units) // UInt32(blocks))
+    return each * block + min(block, units - each * blocks)
 
 
 struct WarpPanel[shape: StreamShape](TrivialRegisterPassable):
@@ -129,12 +145,15 @@ struct WarpPanel[shape: StreamShape](TrivialRegisterPassable):
         SIMD[.float32, 4], Self._CHAINS * Self.shape.row_octets
     ]
 
-    var shared: SharedPointer[UInt8]
-    """The block's shared memory."""
-    var layout: StreamLayout[Self.shape]
-    """Where things lie in it."""
-    var set: Int32
-    """Which of the two sets of scales the next panel has."""
+    comptime _BLOCK_ACTIVATIONS = Int(
+        fragment_index[Self.shape.row_octets](1, 0)
+    ) * FRAGMENT_BYTES
+    """Bytes of activations of one block."""
+
+    var activations: SharedPointer[UInt8]
+    """Where this lane's activations start."""
+    var row_blocks: Int32
+    """Blocks of a weight row."""
 
     @inline(.always)
     def __init__(
@@ -148,14 +167,16 @@ struct WarpPanel[shape: StreamShape](TrivialRegisterPassable):
             layout: Where things lie in shared memory.
             shared: The block's shared memory.
         """
-        self.shared = shared
-        self.layout = layout
-        self.set = 0
+        self.activations = shared.unsafe_offset(
+            layout.activations() + Int(lane_id()) * FRAGMENT_BYTES
+        )
+        self.row_blocks = Int32(layout.row_blocks())
 
     @inline(.always)
     def multiply(
-        mut self,
+        self,
         problem: MatmulProblem,
+        layout: StreamLayout[Self.shape],
         schedule: UnitSchedule,
         mut weights: WeightStream[Self.shape],
     ) -> StaticTuple[SIMD[.float32, 4], Self.shape.row_octets]:
@@ -163,6 +184,7 @@ struct WarpPanel[shape: StreamShape](TrivialRegisterPassable):
 
         Args:
             problem: The operands and their sizes.
+            layout: Where things lie in shared memory.
             schedule: The row tiles.
             weights: The warp's packed weights.
 
@@ -171,21 +193,46 @@ struct WarpPanel[shape: StreamShape](TrivialRegisterPassable):
             of the next.
         """
         var sums = Self._Sums(fill=SIMD[.float32, 4](0))
-        var scales = Int32(self.layout.scales(Int(warp_id()), Int(self.set)))
-        self.set ^= 1
-        # The scales come with the first step, some of each from every lane.
-        weights.wait()
-        syncwarp()
-        if _any_large(
-            self.shared.unsafe_offset(Int(scales)), self.layout.scale_bytes()
-        ):
-            self._multiply_steps[two_steps=True](
-                sums, scales, problem, schedule, weights
+        var activations = self.activations
+        var left = self.row_blocks
+        while left > 0:
+            var chunk = weights.chunk()
+            var blocks = min(left, Int32(CHUNK_BLOCKS))
+            if _any_large(chunk, blocks):
+                for block in range(blocks):
+                    self._multiply_block[0, two_steps=True](
+                        sums,
+                        _lane_codes(chunk, block),
+                        _lane_scales(chunk, block),
+                        _at_block[Self._BLOCK_ACTIVATIONS](activations, block),
+                    )
+            elif blocks == Int32(CHUNK_BLOCKS):
+                var codes = _lane_codes(chunk, 0)
+                var scales = _lane_scales(chunk, 0)
+                comptime for block in range(CHUNK_BLOCKS):
+                    self._multiply_block[block, two_steps=False](
+                        sums,
+                        codes.unsafe_offset(block * PANEL_BLOCK_BYTES),
+                        scales.unsafe_offset(block * PANEL_FEATURES),
+                        activations.unsafe_offset(
+                            block * Self._BLOCK_ACTIVATIONS
+                        ),
+                    )
+            else:
+                for block in range(blocks):
+                    self._multiply_block[0, two_steps=False](
+                        sums,
+                        _lane_codes(chunk, block),
+                        _lane_scales(chunk, block),
+                        _at_block[Self._BLOCK_ACTIVATIONS](activations, block),
+                    )
+            activations = _at_block[Self._BLOCK_ACTIVATIONS](
+                activations, blocks
             )
-        else:
-            self._multiply_steps[two_steps=False](
-                sums, scales, problem, schedule, weights
-            )
+            left -= blocks
+            # Every lane has read the chunk.
+            syncwarp()
+            weights.next_chunk(problem, layout, schedule)
         var totals = StaticTuple[SIMD[.float32, 4], Self.shape.row_octets](
             fill=SIMD[.float32, 4](0)
         )
@@ -196,130 +243,95 @@ struct WarpPanel[shape: StreamShape](TrivialRegisterPassable):
         return totals
 
     @inline(.always)
-    def _multiply_steps[
-        *, two_steps: Bool
+    def _multiply_block[
+        block: Int, *, two_steps: Bool
     ](
         self,
         mut sums: Self._Sums,
-        panel_scales: Int32,
-        problem: MatmulProblem,
-        schedule: UnitSchedule,
-        mut weights: WeightStream[Self.shape],
+        codes: SharedPointer[UInt8],
+        scales: SharedPointer[UInt8],
+        activations: SharedPointer[UInt8],
     ):
-        var quad_row, quad = divmod(Int32(lane_id()), HALF_BLOCKS)
-        var row_blocks = Int32(self.layout.row_blocks())
-        var scales = StaticTuple[Int32, LANE_ROWS](
-            panel_scales + Int32(LANE_ROWS) * quad_row * row_blocks + quad
-        )
-        scales[1] = scales[0] + row_blocks
-        var activations = Int32(self.layout.activations()) + Int32(
-            lane_id() * 16
-        )
-        for _ in range(row_blocks // Int32(STEP_BLOCKS)):
-            weights.wait()
-            comptime for half in range(2):
-                self._multiply_half[half, two_steps=two_steps](
-                    sums, weights.slot, scales, activations, True
-                )
-            weights.copy_step(problem, self.layout, schedule)
-            comptime for row in range(LANE_ROWS):
-                scales[row] += Int32(STEP_BLOCKS)
-            activations += Int32(2 * _activation_stride[Self.shape]())
-        var rest = row_blocks % Int32(STEP_BLOCKS)
-        if rest > 0:
-            weights.wait()
-            comptime for half in range(2):
-                if rest > Int32(half * HALF_BLOCKS):
-                    # A lane without a block finds an older one's bytes, and
-                    # takes no scale.
-                    self._multiply_half[half, two_steps=two_steps](
-                        sums,
-                        weights.slot,
-                        scales,
-                        activations,
-                        quad + Int32(half * HALF_BLOCKS) < rest,
-                    )
-            weights.copy_step(problem, self.layout, schedule)
-
-    @inline(.always)
-    def _multiply_half[
-        half: Int, *, two_steps: Bool
-    ](
-        self,
-        mut sums: Self._Sums,
-        slot: Int32,
-        scales: StaticTuple[Int32, LANE_ROWS],
-        activations: Int32,
-        present: Bool,
-    ):
-        comptime assert Self.shape.row_octets in (1, 2)
         comptime octets = Self.shape.row_octets
-        var source = self.shared.unsafe_offset(Int(slot) + half * HALF_BYTES)
-        var codes = StaticTuple[SIMD[.uint32, 4], LANE_ROWS](
-            fill=SIMD[.uint32, 4](0)
+        var words = bitcast[.uint32, 2](
+            codes.unsafe_load[width=8, alignment=8](0)
         )
-        var factors = StaticTuple[BlockScale, LANE_ROWS](fill=BlockScale.ZERO)
-        comptime for row in range(LANE_ROWS):
-            codes[row] = bitcast[.uint32, 4](
-                source.unsafe_load[width=BLOCK_BYTES, alignment=BLOCK_BYTES](
-                    row * WARP_SIZE * BLOCK_BYTES
+        var first: BlockScale
+        var second: BlockScale
+        comptime if two_steps:
+            first = BlockScale(scales[])
+            second = BlockScale(scales[unsafe_offset=1])
+        else:
+            first = BlockScale(small=scales[])
+            second = BlockScale(small=scales[unsafe_offset=1])
+        var even = expand_panel_word[two_steps](words[0], first)
+        var odd = expand_panel_word[two_steps](words[1], second)
+        comptime for octet in range(octets):
+            var pairs = bitcast[.uint32, 4](
+                activations.unsafe_load[width=16, alignment=16](
+                    Int(fragment_index[octets](0, UInt32(octet)))
+                    * FRAGMENT_BYTES
                 )
             )
-            if present:
-                var scale = self.shared[
-                    unsafe_offset=Int(scales[row]) + half * HALF_BLOCKS
-                ]
-                comptime if two_steps:
-                    factors[row] = BlockScale(scale)
-                else:
-                    factors[row] = BlockScale(small=scale)
-        var stage = self.shared.unsafe_offset(
-            Int(activations) + half * _activation_stride[Self.shape]()
-        ).unsafe_bitcast[UInt32]()
-        comptime for unit in range(4):
-            var even = expand_word[two_steps](codes[0][unit], factors[0])
-            var odd = expand_word[two_steps](codes[1][unit], factors[1])
-            comptime for octet in range(octets):
-                var units = stage.unsafe_load[width=4, alignment=16](
-                    activation_unit[octets](0, octet, unit) * 4
+            comptime for half in range(2):
+                comptime at = (
+                    (2 * block + half) % Self._CHAINS * octets + octet
                 )
-                comptime for pair in range(2):
-                    comptime at = (
-                        (2 * half + pair) % Self._CHAINS * octets + octet
-                    )
-                    var sum = sums[at]
-                    mma(
-                        sum,
-                        bitcast[.bfloat16, 8](
-                            SIMD[.uint32, 4](
-                                even[2 * pair],
-                                odd[2 * pair],
-                                even[2 * pair + 1],
-                                odd[2 * pair + 1],
-                            )
-                        ),
-                        bitcast[.bfloat16, 4](
-                            SIMD[.uint32, 2](
-                                units[2 * pair], units[2 * pair + 1]
-                            )
-                        ),
-                        sum,
-                    )
-                    sums[at] = sum
-
-
-def _activation_stride[shape: StreamShape]() -> Int:
-    # Bytes of activations from one half step to the next.
-    return activation_unit[shape.row_octets](1, 0, 0) * 16
+                var sum = sums[at]
+                mma(
+                    sum,
+                    bitcast[.bfloat16, 8](
+                        SIMD[.uint32, 4](
+                            even[2 * half],
+                            odd[2 * half],
+                            even[2 * half + 1],
+                            odd[2 * half + 1],
+                        )
+                    ),
+                    bitcast[.bfloat16, 4](
+                        SIMD[.uint32, 2](pairs[2 * half], pairs[2 * half + 1])
+                    ),
+                    sum,
+                )
+                sums[at] = sum
 
 
 @inline(.always)
-def _any_large(scales: SharedPointer[UInt8], bytes: Int) -> Bool:
+def _at_block[
+    bytes: Int
+](start: SharedPointer[UInt8], block: Int32) -> SharedPointer[UInt8]:
+    return start.unsafe_offset(Int(block * Int32(bytes)))
+
+
+@inline(.always)
+def _lane_codes(
+    chunk: SharedPointer[UInt8], block: Int32
+) -> SharedPointer[UInt8]:
+    # This lane's words: of two neighbouring features.
+    return _at_block[PANEL_BLOCK_BYTES](
+        chunk.unsafe_offset(Int(lane_id()) * 8), block
+    )
+
+
+@inline(.always)
+def _lane_scales(
+    chunk: SharedPointer[UInt8], block: Int32
+) -> SharedPointer[UInt8]:
+    return _at_block[PANEL_FEATURES](
+        chunk.unsafe_offset(CHUNK_SCALES + Int(lane_id()) // 4 * 2), block
+    )
+
+
+@inline(.always)
+def _any_large(chunk: SharedPointer[UInt8], blocks: Int32) -> Bool:
     # Whether any scale may be over 128: those have their top bit set.
+    comptime assert CHUNK_BLOCKS <= WARP_SIZE
     var bits = UInt32(0)
-    for at in range(Int(lane_id()) * 16, bytes, WARP_SIZE * 16):
-        bits |= bitcast[.uint32, 4](
-            scales.unsafe_load[width=16, alignment=16](at)
+    if Int32(lane_id()) < blocks:
+        bits = bitcast[.uint32, 4](
+            _at_block[PANEL_FEATURES](
+                chunk.unsafe_offset(CHUNK_SCALES), Int32(lane_id())
+            ).unsafe_load[width=16, alignment=16](0)
         ).reduce_or()
     return warp.vote[.uint32](bits & 0x8080_8080 != 0) != 0
 
@@ -331,22 +343,22 @@ def _store[
     epilogue: EpilogueType,
     sums: StaticTuple[SIMD[.float32, 4], row_octets],
     row_tile: RowTile,
-    first_row: Int,
-    first_feature: Int,
+    first_row: Int32,
+    first_feature: Int32,
 ):
     # The panel met all rows of the run, from `first_row` on: other experts'
     # sums are left out.
-    var quad_row, quad = divmod(Int(lane_id()), 4)
-    var feature = first_feature + 2 * quad_row
-    var row = Int32(first_row + 2 * quad)
-    var in_tile = row - Int32(row_tile.first)
+    var lane = Int32(lane_id())
+    var feature = Int(first_feature + lane // 4 * 2)
+    var row = first_row + lane % 4 * 2
+    var in_tile = row - row_tile.first
     comptime for octet in range(row_octets):
         comptime for i in range(2):
             comptime at = Int32(octet * 8 + i)
             # One comparison, for what lies before the tile is huge.
             if UInt32(in_tile + at) < UInt32(row_tile.count):
                 epilogue.store(
-                    row_tile.expert,
+                    Int(row_tile.expert),
                     Int(row + at),
                     feature,
                     sums[octet][i],

@@ -36,11 +36,11 @@ def max_row_tiles(problem: MatmulProblem, tile_rows: Int) -> Int:
 struct RowTile(TrivialRegisterPassable):
     """Some rows of one group."""
 
-    var expert: Int
+    var expert: Int32
     """The expert, or -1 for none."""
-    var first: Int
+    var first: Int32
     """The first routed row."""
-    var count: Int
+    var count: Int32
     """Rows; 0 where the block has nothing to do."""
 
 
@@ -77,9 +77,9 @@ def find_row_tile[
             var count = min(tile_rows, end - row)
             var expert = problem.group_expert(min(group, Int(problem.groups)))
             return RowTile(
-                Int(warp.shuffle_idx(Int32(expert), owner)),
-                Int(warp.shuffle_idx(Int32(row), owner)),
-                Int(warp.shuffle_idx(Int32(count), owner)),
+                warp.shuffle_idx(Int32(expert), owner),
+                warp.shuffle_idx(Int32(row), owner),
+                warp.shuffle_idx(Int32(count), owner),
             )
         before = Int(warp.shuffle_idx(Int32(through), UInt32(WARP_SIZE - 1)))
     return RowTile(-1, 0, 0)

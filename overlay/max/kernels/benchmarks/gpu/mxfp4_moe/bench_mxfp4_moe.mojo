@@ -148,7 +148,7 @@ def bench_layer[
                 pointer(choices).unsafe_offset(iteration % ROUTINGS * rows),
             )
             route_gpu(tables, rows, experts, ctx)
-            grouped_matmul["gpu"](
+            grouped_matmul["gpu", in_panels=True](
                 MatmulProblem(
                     pointer(x),
                     pointer(gate_up_blocks),
@@ -167,7 +167,7 @@ def bench_layer[
                 ),
                 ctx,
             )
-            grouped_matmul["gpu", tables_ready=True](
+            grouped_matmul["gpu", in_panels=True, tables_ready=True](
                 MatmulProblem(
                     pointer(gated),
                     pointer(down_blocks),

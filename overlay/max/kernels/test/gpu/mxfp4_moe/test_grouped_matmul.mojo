@@ -25,10 +25,12 @@ from mxfp4_moe.epilogue import (
 from mxfp4_moe.kernel_argument import TensorPointer
 from mxfp4_moe.matmul_cpu import grouped_matmul_cpu
 from mxfp4_moe.matmul_sm90 import TileShape, grouped_matmul_sm90
+from mxfp4_moe.panels import PanelStack, to_panels_gpu
 from mxfp4_moe.prefill_layout import PrefillLayout
 from mxfp4_moe.prefill_sm90 import prefill_matmul_sm90
 from mxfp4_moe.problem import GatherRow, MatmulProblem, RowMap, SameRow
 from mxfp4_moe.routing import RoutingTables, route_cpu, route_gpu
+from mxfp4_moe.select import RouterScores, select_cpu, select_gpu
 from mxfp4_moe.stream_layout import StreamLayout, StreamShape
 from mxfp4_moe.stream_sm90 import stream_matmul_sm90
 
@@ -54,8 +56,8 @@ struct Kernel(TrivialRegisterPassable):
     comptime TILE_MANY = Self(TileShape.MANY_ROWS, _NO_STREAM, False)
     comptime STREAM_FEW = Self(_NO_TILE, StreamShape.FEW_ROWS, False)
     comptime STREAM_SOME = Self(_NO_TILE, StreamShape.SOME_ROWS, False)
-    # Few steps ahead, so that short sums stream as well.
-    comptime STREAM_SHORT = Self(_NO_TILE, StreamShape(1, 4, 2), False)
+    # Few warps, so that each has many panels.
+    comptime STREAM_NARROW = Self(_NO_TILE, StreamShape(1, 4, 2), False)
     comptime PREFILL = Self(_NO_TILE, _NO_STREAM, True)
 
     def name(self) -> String:
@@ -85,12 +87,45 @@ def launch[
     epilogue: EpilogueType,
     ctx: DeviceContext,
 ) raises:
-    comptime if kernel.stream.slots > 0:
-        stream_matmul_sm90[kernel.stream](problem, rows, epilogue, ctx)
-    elif kernel.prefill:
-        prefill_matmul_sm90(problem, rows, epilogue, ctx)
-    else:
+    """Runs a kernel, from panels that are made first where it takes those."""
+    comptime if kernel.tile.stages > 0:
         grouped_matmul_sm90[kernel.tile](problem, rows, epilogue, ctx)
+    else:
+        var features = Int(problem.experts * problem.features)
+        var elements = features * Int(problem.depth)
+        var blocks = ctx.enqueue_create_buffer[.uint8](elements // 2)
+        var scales = ctx.enqueue_create_buffer[.uint8](elements // 32)
+        to_panels_gpu(
+            PanelStack(
+                device_pointer(blocks),
+                device_pointer(scales),
+                problem.blocks,
+                problem.scales,
+                rows=features,
+                depth=Int(problem.depth),
+            ),
+            ctx,
+        )
+        var panels = problem
+        panels.blocks = device_pointer(blocks)
+        panels.scales = device_pointer(scales)
+        comptime if kernel.prefill:
+            prefill_matmul_sm90(panels, rows, epilogue, ctx)
+        else:
+            stream_matmul_sm90[kernel.stream](panels, rows, epilogue, ctx)
+        ctx.synchronize()
+        _ = blocks^
+        _ = scales^
+
+
+def device_pointer[
+    dtype: DType
+](buffer: DeviceBuffer[dtype]) -> TensorPointer[Scalar[dtype]]:
+    return (
+        buffer.unsafe_ptr()
+        .unsafe_mut_cast[True]()
+        .unsafe_origin_cast[MutUntrackedOrigin]()
+    )
 
 
 struct Tensor[dtype: DType](Movable):
@@ -120,11 +155,7 @@ struct Tensor[dtype: DType](Movable):
         )
 
     def on_device(self) -> TensorPointer[Scalar[Self.dtype]]:
-        return (
-            self.device.unsafe_ptr()
-            .unsafe_mut_cast[True]()
-            .unsafe_origin_cast[MutUntrackedOrigin]()
-        )
+        return device_pointer(self.device)
 
 
 def normal() raises -> Float64:
@@ -638,6 +669,74 @@ def check_route(
     print(t"  route {tokens} tokens, {experts} experts, skewed {skewed}: equal")
 
 
+def check_select(
+    tokens: Int, experts: Int, levels: Int, ctx: DeviceContext
+) raises:
+    """Logits have `levels` values: with few, many are equal."""
+    var slots = tokens * TOP_K
+    var logits = Tensor[.bfloat16](ctx, tokens * experts)
+
+    def logit() raises {imm} -> BFloat16:
+        var level = Int(random_ui64(0, UInt64(levels - 1)))
+        return (Float32(level - levels // 2) / 64).cast[.bfloat16]()
+
+    logits.fill(logit)
+    var weights = Tensor[.float32](ctx, slots)
+    var choices = Tensor[.int32](ctx, slots)
+    var order = Tensor[.uint32](ctx, slots)
+    var starts = Tensor[.uint32](ctx, experts + 1)
+    var ids = Tensor[.int32](ctx, experts)
+    order.device.enqueue_fill(0xFFFF_FFFF)
+    starts.device.enqueue_fill(0xFFFF_FFFF)
+    select_cpu[TOP_K](
+        RouterScores(
+            weights.on_host(), logits.on_host(), Int32(tokens), Int32(experts)
+        ),
+        RoutingTables(
+            order.on_host(), starts.on_host(), ids.on_host(), choices.on_host()
+        ),
+    )
+    select_gpu[TOP_K](
+        RouterScores(
+            weights.on_device(),
+            logits.on_device(),
+            Int32(tokens),
+            Int32(experts),
+        ),
+        RoutingTables(
+            order.on_device(),
+            starts.on_device(),
+            ids.on_device(),
+            choices.on_device(),
+        ),
+        ctx,
+    )
+    var weights_got = ctx.enqueue_create_host_buffer[.float32](max(slots, 1))
+    var choices_got = ctx.enqueue_create_host_buffer[.int32](max(slots, 1))
+    var order_got = ctx.enqueue_create_host_buffer[.uint32](max(slots, 1))
+    var starts_got = ctx.enqueue_create_host_buffer[.uint32](experts + 1)
+    var ids_got = ctx.enqueue_create_host_buffer[.int32](experts)
+    weights.device.enqueue_copy_to(weights_got)
+    choices.device.enqueue_copy_to(choices_got)
+    order.device.enqueue_copy_to(order_got)
+    starts.device.enqueue_copy_to(starts_got)
+    ids.device.enqueue_copy_to(ids_got)
+    ctx.synchronize()
+    for slot in range(slots):
+        assert_equal(choices_got[slot], choices.host[slot], "choices")
+        assert_equal(order_got[slot], order.host[slot], "order")
+        assert_true(
+            abs(weights_got[slot] - weights.host[slot]) < 1e-5, "weights"
+        )
+    for expert in range(experts + 1):
+        assert_equal(starts_got[expert], starts.host[expert], "starts")
+    for expert in range(experts):
+        assert_equal(ids_got[expert], ids.host[expert], "ids")
+    print(
+        t"  select {tokens} tokens, {experts} experts, {levels} levels: equal"
+    )
+
+
 def check_combine(tokens: Int, features: Int, ctx: DeviceContext) raises:
     var weighted = Tensor[.float32](ctx, tokens * TOP_K * features)
 
@@ -678,39 +777,45 @@ def main() raises:
             Shape("gaps", [3, 9, 4], 32, 64, lead=11, trail=70),
             Shape("gpt-oss gate/up, one token", [1, 0, 1, 1, 1], 5760, 2880),
             Shape("gpt-oss down, two tokens", [2, 1, 1, 3, 1], 2880, 2880),
-            Shape("few rows of many experts", spread(32, 8), 136, 224),
+            Shape("few rows of many experts", spread(32, 8), 144, 224),
             Shape("random", spread(32, 200), 112, 416),
-            Shape("many", spread(128, 900), 56, 224),
+            Shape("many", spread(128, 900), 64, 224),
         ]
         # Every number of rows that a tile can have, and one row past each.
         var tile_cases: List[Shape] = [
-            Shape("tiles", [16, 17, 32, 33, 64, 65, 96, 97], 200, 384),
-            Shape("larger tiles", [128, 129, 160, 161], 200, 384),
-            Shape("full tiles", [192, 0, 193, 384, 385], 208, 416),
+            Shape("tiles", [31, 32, 33, 80, 81, 128, 129, 144], 208, 384),
+            Shape("two tiles", [145, 256, 257, 272, 273, 288], 208, 384),
+            Shape("more tiles", [289, 0, 385, 400, 432, 433], 208, 416),
             Shape("K = 13 blocks", [30, 1, 300], 384, 416),
             Shape("K = 1440, many", [40, 129], 192, 1440),
-            Shape("K = 8192, fewer stages", [40, 3], 200, 8192),
+            Shape("K = 8192, fewer stages", [40, 3], 208, 8192),
             Shape("several tiles a block", even(11, 20), 5760, 256),
         ]
         check_kernel[Kernel.STREAM_FEW](cases, ctx)
         check_kernel[Kernel.STREAM_SOME](cases, ctx)
-        check_kernel[Kernel.STREAM_SHORT](cases, ctx)
+        check_kernel[Kernel.STREAM_NARROW](cases, ctx)
         check_kernel[Kernel.TILE_FEW](cases, ctx)
         check_kernel[Kernel.TILE_MANY](cases, ctx)
         check_kernel[Kernel.PREFILL](cases, ctx)
         check_kernel[Kernel.PREFILL](tile_cases, ctx)
-        check_every_value[Kernel.STREAM_SHORT](ctx)
+        check_every_value[Kernel.STREAM_NARROW](ctx)
         check_every_value[Kernel.TILE_FEW](ctx)
         check_every_value[Kernel.TILE_MANY](ctx)
         check_every_value[Kernel.PREFILL](ctx)
         check_far_expert[Kernel.TILE_FEW](ctx)
-        check_far_expert[Kernel.STREAM_SHORT](ctx)
+        check_far_expert[Kernel.STREAM_NARROW](ctx)
         check_far_expert[Kernel.PREFILL](ctx)
         check_route(0, 8, False, ctx)
         check_route(1, 32, False, ctx)
         check_route(77, 128, False, ctx)
         check_route(1025, 128, True, ctx)
         check_route(8192, 32, True, ctx)
+        check_select(0, 8, 9, ctx)
+        check_select(1, 32, 1000, ctx)
+        check_select(7, 128, 5, ctx)
+        check_select(64, 128, 1000, ctx)
+        check_select(65, 128, 1000, ctx)
+        check_select(8192, 33, 5, ctx)
         check_combine(0, 64, ctx)
         check_combine(3, 2880, ctx)
         check_combine(70, 8, ctx)

@@ -3,19 +3,27 @@
 """Mixture-of-experts layers that compute from packed MXFP4 weights."""
 
 from .ops import (
+    fits_panels,
     kernel_package_path,
     mxfp4_moe_combine,
     mxfp4_moe_down,
     mxfp4_moe_gate_up_swiglu,
     mxfp4_moe_matmul,
     mxfp4_moe_route,
+    mxfp4_moe_scale_bytes,
+    mxfp4_moe_select,
+    mxfp4_moe_to_panels,
 )
 
 __all__ = [
+    "fits_panels",
     "kernel_package_path",
     "mxfp4_moe_combine",
     "mxfp4_moe_down",
     "mxfp4_moe_gate_up_swiglu",
     "mxfp4_moe_matmul",
     "mxfp4_moe_route",
+    "mxfp4_moe_scale_bytes",
+    "mxfp4_moe_select",
+    "mxfp4_moe_to_panels",
 ]

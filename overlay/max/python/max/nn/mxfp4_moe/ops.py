@@ -9,7 +9,8 @@ features of one expert, ``H`` hidden size, ``I`` expert width.
 An expert stack is a pair of tensors in the Open Compute Microscaling layout:
 ``blocks`` is uint8 ``[E, N, K / 2]``, two E2M1 codes a byte with the even K index
 in the low nibble, and ``scales`` is uint8 ``[E, N, K / 32]``, one E8M0 byte for every
-32 codes along K.
+32 codes along K. Instead of this order, the checkpoint's, its bytes may lie in panels, the
+order of Hopper's fast kernels, which :func:`mxfp4_moe_to_panels` makes; shapes are the same.
 
 The ops come from the ``mxfp4_moe`` kernel package, so the graph that calls them
 loads it: ``Graph(..., custom_extensions=[kernel_package_path()])``.
@@ -34,6 +35,18 @@ SCALE_BLOCK_SIZE = 32
 OUTPUT_ROW_MULTIPLE = 8
 """Each expert's N is a multiple of this."""
 
+MAX_EXPERTS = 65536
+"""The most experts that can be selected from."""
+
+PANEL_ROWS = 16
+"""Rows of one expert in a panel; in panels, N is a multiple of this."""
+
+MIN_PANEL_DEPTH = 256
+"""The shortest K that Hopper's fast kernels take."""
+
+MAX_PANEL_DEPTH = 8192
+"""The longest K that Hopper's fast kernels take."""
+
 SWIGLU_ALPHA = 1.702
 """The gpt-oss gate's sigmoid slope."""
 
@@ -51,8 +64,18 @@ def kernel_package_path() -> Path:
     return find_kernel_package("mxfp4_moe")
 
 
+def fits_panels(features: int, depth: int) -> bool:
+    """Says whether Hopper's fast kernels take an expert stack, which they read in panels.
+
+    Args:
+        features: ``N``.
+        depth: ``K``.
+    """
+    return features % PANEL_ROWS == 0 and MIN_PANEL_DEPTH <= depth <= MAX_PANEL_DEPTH
+
+
 def _check_stack(
-    op: str, blocks: TensorValue, scales: TensorValue
+    op: str, blocks: TensorValue, scales: TensorValue, *, in_panels: bool = False
 ) -> tuple[TensorValue, TensorValue, Dim, int, int]:
     """Checks one expert stack and returns it with its E, N and K."""
     blocks = check_tensor(op, "blocks", blocks, DType.uint8, 3)
@@ -75,6 +98,12 @@ def _check_stack(
     expected_shape: tuple[DimLike, ...] = (experts, rows, k // SCALE_BLOCK_SIZE)
     for axis, expected in enumerate(expected_shape):
         check_dim(op, "scales", axis, scales, expected, of)
+    if in_panels and not fits_panels(rows, k):
+        raise ValueError(
+            f"{op}: 'blocks' of shape {list(blocks.shape)} has N = {rows} rows an expert and "
+            f"K = {k} codes a row; in panels, N must be a multiple of {PANEL_ROWS} and K from "
+            f"{MIN_PANEL_DEPTH} to {MAX_PANEL_DEPTH}."
+        )
     return blocks, scales, experts, rows, k
 
 
@@ -129,12 +158,122 @@ def mxfp4_moe_route(
     return order.tensor, starts.tensor, ids.tensor
 
 
+def mxfp4_moe_select(
+    logits: TensorValue, *, top_k: int
+) -> tuple[TensorValue, TensorValue, TensorValue, TensorValue]:
+    """Selects each token's experts, weights them, and groups the routed rows by expert.
+
+    The experts of the largest logits, the largest first and of equal ones the smaller expert,
+    weigh the softmax over their logits. The rest is :func:`mxfp4_moe_route`, in one launch on a
+    GPU while tokens are few.
+
+    Args:
+        logits: bfloat16 ``[T, E]``, the router's.
+        top_k: ``k``, the experts each token selects.
+
+    Returns:
+        ``router_weights`` float32 ``[T, k]``, and ``token_expert_order``,
+        ``expert_start_indices`` and ``expert_ids`` as :func:`mxfp4_moe_route` returns them.
+
+    Raises:
+        ValueError: If ``logits`` has another rank or dtype, ``E`` is not static or over
+            :data:`MAX_EXPERTS`, or ``top_k`` is not in 1 to ``E``.
+    """
+    op = "mxfp4_moe_select"
+    logits = check_tensor(op, "logits", logits, DType.bfloat16, 2)
+    experts = static_dim(op, "logits", logits, 1)
+    if experts > MAX_EXPERTS:
+        raise ValueError(
+            f"{op}: 'logits' of shape {list(logits.shape)} has {experts} experts a token; "
+            f"{MAX_EXPERTS} are the most."
+        )
+    _check_top_k(op, top_k)
+    if top_k > experts:
+        raise ValueError(
+            f"{op}: 'top_k' is {top_k}; 'logits' of shape {list(logits.shape)} has {experts} "
+            "experts a token to select from."
+        )
+    device = logits.device
+    tokens = logits.shape[0]
+    weights, _, order, starts, ids = ops.custom(
+        op,
+        device=device,
+        values=[logits],
+        out_types=[
+            TensorType(DType.float32, [tokens, top_k], device),
+            TensorType(DType.int32, [tokens, top_k], device),
+            TensorType(DType.uint32, [tokens * top_k], device),
+            TensorType(DType.uint32, [experts + 1], device),
+            TensorType(DType.int32, [experts], device),
+        ],
+        parameters={"top_k": top_k},
+    )
+    return weights.tensor, order.tensor, starts.tensor, ids.tensor
+
+
+def mxfp4_moe_scale_bytes(scales: TensorValue) -> TensorValue:
+    """Gives E8M0 scales as the bytes that the other ops take.
+
+    Args:
+        scales: float8_e8m0fnu ``[E, N, K / 32]``.
+
+    Returns:
+        uint8 ``[E, N, K / 32]``.
+
+    Raises:
+        ValueError: If ``scales`` has another rank or dtype.
+    """
+    op = "mxfp4_moe_scale_bytes"
+    scales = check_tensor(op, "scales", scales, DType.float8_e8m0fnu, 3)
+    return ops.custom(
+        op,
+        device=scales.device,
+        values=[scales],
+        out_types=[TensorType(DType.uint8, scales.shape, scales.device)],
+    )[0].tensor
+
+
+def mxfp4_moe_to_panels(
+    blocks: TensorValue, scales: TensorValue
+) -> tuple[TensorValue, TensorValue]:
+    """Brings an expert stack from the checkpoint's order into panels.
+
+    The bytes of each :data:`PANEL_ROWS` neighbouring rows of an expert, a panel, are
+    permuted within their place; ``panels.mojo`` of the kernel package defines the order.
+    Of weights, MAX computes this once, when it initializes the model, and not in a step.
+
+    Args:
+        blocks: uint8 ``[E, N, K / 2]``, N a multiple of :data:`PANEL_ROWS`.
+        scales: uint8 ``[E, N, K / 32]``.
+
+    Returns:
+        ``blocks`` and ``scales`` in panels, of the same dtypes and shapes.
+
+    Raises:
+        ValueError: If a tensor's rank, dtype, shape or device does not fit.
+    """
+    op = "mxfp4_moe_to_panels"
+    blocks, scales, _, rows, _ = _check_stack(op, blocks, scales)
+    if rows % PANEL_ROWS:
+        raise ValueError(
+            f"{op}: 'blocks' of shape {list(blocks.shape)} has N = {rows} rows an expert; "
+            f"in panels, N must be a multiple of {PANEL_ROWS}."
+        )
+    device = check_devices(op, {"blocks": blocks, "scales": scales})
+    panel_blocks, panel_scales = ops.custom(
+        op, device=device, values=[blocks, scales], out_types=[blocks.type, scales.type]
+    )
+    return panel_blocks.tensor, panel_scales.tensor
+
+
 def mxfp4_moe_matmul(
     activations: TensorValue,
     blocks: TensorValue,
     scales: TensorValue,
     expert_start_indices: TensorValue,
     expert_ids: TensorValue,
+    *,
+    in_panels: bool = False,
 ) -> TensorValue:
     """Multiplies groups of rows by their experts' packed matrices, transposed.
 
@@ -148,6 +287,8 @@ def mxfp4_moe_matmul(
         scales: uint8 ``[E, N, K / 32]``.
         expert_start_indices: uint32 ``[A + 1]``, not descending, at most ``R``.
         expert_ids: int32 ``[A]``.
+        in_panels: Whether ``blocks`` and ``scales`` are those of :func:`mxfp4_moe_to_panels`,
+            for which :func:`fits_panels` has to hold; else they are in the checkpoint's order.
 
     Returns:
         bfloat16 ``[R, N]``.
@@ -157,7 +298,7 @@ def mxfp4_moe_matmul(
     """
     op = "mxfp4_moe_matmul"
     activations = check_tensor(op, "activations", activations, DType.bfloat16, 2)
-    blocks, scales, _, n, k = _check_stack(op, blocks, scales)
+    blocks, scales, _, n, k = _check_stack(op, blocks, scales, in_panels=in_panels)
     starts, ids = _check_groups(op, expert_start_indices, expert_ids)
     check_dim(op, "activations", 1, activations, k, "the K of 'blocks'")
     device = check_devices(
@@ -175,6 +316,7 @@ def mxfp4_moe_matmul(
         device=device,
         values=[activations, blocks, scales, starts, ids],
         out_types=[TensorType(DType.bfloat16, [activations.shape[0], n], device)],
+        parameters={"in_panels": in_panels},
     )[0].tensor
 
 
@@ -190,6 +332,7 @@ def mxfp4_moe_gate_up_swiglu(
     top_k: int,
     alpha: float = SWIGLU_ALPHA,
     limit: float = SWIGLU_LIMIT,
+    in_panels: bool = False,
 ) -> TensorValue:
     """Gathers the routed rows, projects them to gate and up, and applies gpt-oss's SwiGLU.
 
@@ -209,6 +352,8 @@ def mxfp4_moe_gate_up_swiglu(
         top_k: ``k``, the experts each token selected.
         alpha: The sigmoid's slope.
         limit: The clamp.
+        in_panels: Whether ``blocks`` and ``scales`` are those of :func:`mxfp4_moe_to_panels`,
+            for which :func:`fits_panels` has to hold; else they are in the checkpoint's order.
 
     Returns:
         bfloat16 ``[R, I]``, rows in expert order.
@@ -220,7 +365,7 @@ def mxfp4_moe_gate_up_swiglu(
     _check_top_k(op, top_k)
     hidden = check_tensor(op, "hidden", hidden, DType.bfloat16, 2)
     order = check_tensor(op, "token_expert_order", token_expert_order, DType.uint32, 1)
-    blocks, scales, experts, n, k = _check_stack(op, blocks, scales)
+    blocks, scales, experts, n, k = _check_stack(op, blocks, scales, in_panels=in_panels)
     bias = check_tensor(op, "bias", bias, DType.bfloat16, 2)
     starts, ids = _check_groups(op, expert_start_indices, expert_ids)
     check_dim(op, "hidden", 1, hidden, k, "the K of 'blocks'")
@@ -251,7 +396,12 @@ def mxfp4_moe_gate_up_swiglu(
         device=device,
         values=[hidden, order, blocks, scales, bias, starts, ids],
         out_types=[TensorType(DType.bfloat16, [order.shape[0], n // 2], device)],
-        parameters={"top_k": top_k, "alpha": float(alpha), "limit": float(limit)},
+        parameters={
+            "top_k": top_k,
+            "alpha": float(alpha),
+            "limit": float(limit),
+            "in_panels": in_panels,
+        },
     )[0].tensor
 
 
@@ -264,6 +414,8 @@ def mxfp4_moe_down(
     router_weights: TensorValue,
     expert_start_indices: TensorValue,
     expert_ids: TensorValue,
+    *,
+    in_panels: bool = False,
 ) -> TensorValue:
     """Projects the gated rows back to the hidden size and weights them by the router.
 
@@ -279,6 +431,8 @@ def mxfp4_moe_down(
         router_weights: float32 ``[T, k]``.
         expert_start_indices: uint32 ``[A + 1]``.
         expert_ids: int32 ``[A]``.
+        in_panels: Whether ``blocks`` and ``scales`` are those of :func:`mxfp4_moe_to_panels`,
+            for which :func:`fits_panels` has to hold; else they are in the checkpoint's order.
 
     Returns:
         float32 ``[R, H]``, row ``t * k + j`` holding slot ``j`` of token ``t``.
@@ -289,7 +443,7 @@ def mxfp4_moe_down(
     op = "mxfp4_moe_down"
     gated = check_tensor(op, "gated", gated, DType.bfloat16, 2)
     order = check_tensor(op, "token_expert_order", token_expert_order, DType.uint32, 1)
-    blocks, scales, experts, n, k = _check_stack(op, blocks, scales)
+    blocks, scales, experts, n, k = _check_stack(op, blocks, scales, in_panels=in_panels)
     bias = check_tensor(op, "bias", bias, DType.bfloat16, 2)
     weights = check_tensor(op, "router_weights", router_weights, DType.float32, 2)
     starts, ids = _check_groups(op, expert_start_indices, expert_ids)
@@ -317,6 +471,7 @@ def mxfp4_moe_down(
         device=device,
         values=[gated, order, blocks, scales, bias, weights, starts, ids],
         out_types=[TensorType(DType.float32, [gated.shape[0], n], device)],
+        parameters={"in_panels": in_panels},
     )[0].tensor
 
 

@@ -12,12 +12,15 @@ from max.dtype import DType
 from max.graph import DeviceRef, Graph, TensorType, TensorValue
 
 from max.nn.mxfp4_moe import (
+    fits_panels,
     kernel_package_path,
     mxfp4_moe_combine,
     mxfp4_moe_down,
     mxfp4_moe_gate_up_swiglu,
     mxfp4_moe_matmul,
     mxfp4_moe_route,
+    mxfp4_moe_select,
+    mxfp4_moe_to_panels,
 )
 
 EXPERTS, HIDDEN, WIDTH, TOKENS, TOP_K = 4, 64, 32, 3, 2
@@ -30,18 +33,20 @@ GROUPS: dict[str, Spec] = {
     "expert_start_indices": (DType.uint32, [EXPERTS + 1]),
     "expert_ids": (DType.int32, [EXPERTS]),
 }
+STACK: dict[str, Spec] = {
+    "blocks": (DType.uint8, [EXPERTS, 2 * WIDTH, HIDDEN // 2]),
+    "scales": (DType.uint8, [EXPERTS, 2 * WIDTH, HIDDEN // 32]),
+}
 ROUTE: dict[str, Spec] = {"topk_ids": (DType.int32, [TOKENS, TOP_K])}
 MATMUL: dict[str, Spec] = {
     "activations": (DType.bfloat16, [ROWS, HIDDEN]),
-    "blocks": (DType.uint8, [EXPERTS, 2 * WIDTH, HIDDEN // 2]),
-    "scales": (DType.uint8, [EXPERTS, 2 * WIDTH, HIDDEN // 32]),
+    **STACK,
     **GROUPS,
 }
 GATE_UP: dict[str, Spec] = {
     "hidden": (DType.bfloat16, [TOKENS, HIDDEN]),
     "token_expert_order": (DType.uint32, [ROWS]),
-    "blocks": (DType.uint8, [EXPERTS, 2 * WIDTH, HIDDEN // 2]),
-    "scales": (DType.uint8, [EXPERTS, 2 * WIDTH, HIDDEN // 32]),
+    **STACK,
     "bias": (DType.bfloat16, [EXPERTS, 2 * WIDTH]),
     **GROUPS,
 }
@@ -54,10 +59,13 @@ DOWN: dict[str, Spec] = {
     "router_weights": (DType.float32, [TOKENS, TOP_K]),
     **GROUPS,
 }
+SELECT: dict[str, Spec] = {"logits": (DType.bfloat16, [TOKENS, EXPERTS])}
 COMBINE: dict[str, Spec] = {"weighted": (DType.float32, [ROWS, HIDDEN])}
 
 OPS: dict[str, tuple[Op, dict[str, Spec], dict[str, Any]]] = {
     "route": (mxfp4_moe_route, ROUTE, {"num_experts": EXPERTS}),
+    "select": (mxfp4_moe_select, SELECT, {"top_k": TOP_K}),
+    "to_panels": (mxfp4_moe_to_panels, STACK, {}),
     "matmul": (mxfp4_moe_matmul, MATMUL, {}),
     "gate_up_swiglu": (mxfp4_moe_gate_up_swiglu, GATE_UP, {"top_k": TOP_K}),
     "down": (mxfp4_moe_down, DOWN, {}),
@@ -94,6 +102,22 @@ def build(
                 (DType.uint32, [ROWS]),
                 (DType.uint32, [EXPERTS + 1]),
                 (DType.int32, [EXPERTS]),
+            ],
+        ),
+        (
+            "select",
+            [
+                (DType.float32, [TOKENS, TOP_K]),
+                (DType.uint32, [ROWS]),
+                (DType.uint32, [EXPERTS + 1]),
+                (DType.int32, [EXPERTS]),
+            ],
+        ),
+        (
+            "to_panels",
+            [
+                (DType.uint8, [EXPERTS, 2 * WIDTH, HIDDEN // 2]),
+                (DType.uint8, [EXPERTS, 2 * WIDTH, HIDDEN // 32]),
             ],
         ),
         ("matmul", [(DType.bfloat16, [ROWS, 2 * WIDTH])]),
@@ -155,6 +179,9 @@ MISMATCHES: list[tuple[str, str, Spec, str]] = [
     ("matmul", "scales", (DType.uint8, [5, 64, 2]), "'scales' is 5 .* 4, for 'blocks'"),
     ("matmul", "scales", (DType.uint8, [EXPERTS, 32, 2]), "'scales' is 32 .* 64, for 'blocks'"),
     ("matmul", "expert_ids", (DType.int32, [EXPERTS + 1]), "one more than 'expert_ids'"),
+    ("to_panels", "blocks", (DType.uint8, [EXPERTS, 64, 40]), "K = 80 .* multiple of 32"),
+    ("to_panels", "blocks", (DType.uint8, [EXPERTS, 56, 32]), "'scales' is 64 .* 56"),
+    ("to_panels", "scales", (DType.uint8, [EXPERTS, 64, 4]), "'scales' is 4 .* 2, for 'blocks'"),
     ("gate_up_swiglu", "hidden", (DType.bfloat16, [TOKENS, 32]), "'hidden' is 32 .* 64"),
     ("gate_up_swiglu", "token_expert_order", (DType.uint32, [5]), "'token_expert_order' is 5"),
     ("gate_up_swiglu", "bias", (DType.bfloat16, [EXPERTS, WIDTH]), "'bias' is 32 .* 64"),
@@ -178,9 +205,67 @@ def test_rows_that_top_k_does_not_divide_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("op", "option"), [("gate_up_swiglu", "top_k"), ("combine", "top_k"), ("route", "num_experts")]
+    ("op", "option"),
+    [
+        ("select", "top_k"),
+        ("gate_up_swiglu", "top_k"),
+        ("combine", "top_k"),
+        ("route", "num_experts"),
+    ],
 )
 def test_counts_below_one_are_refused(op: str, option: str) -> None:
     zero: dict[str, Any] = {option: 0}
     with pytest.raises(ValueError, match=rf"mxfp4_moe_{op}: '{option}' is 0"):
         build(op, **zero)
+
+
+def test_more_choices_than_experts_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=rf"mxfp4_moe_select: 'top_k' is {EXPERTS + 1}; .* {EXPERTS} "
+    ):
+        build("select", top_k=EXPERTS + 1)
+
+
+def test_more_experts_than_a_key_can_hold_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"65537 experts a token; 65536 are the most"):
+        build("select", {"logits": (DType.bfloat16, [TOKENS, 65537])})
+
+
+def stack(rows: int, depth: int) -> dict[str, Spec]:
+    """Blocks and scales of ``rows`` an expert, ``depth`` long."""
+    return {
+        "blocks": (DType.uint8, [EXPERTS, rows, depth // 2]),
+        "scales": (DType.uint8, [EXPERTS, rows, depth // 32]),
+    }
+
+
+def test_rows_that_fill_no_panel_are_not_reordered() -> None:
+    with pytest.raises(ValueError, match=r"mxfp4_moe_to_panels: .*N = 56 .* multiple of 16"):
+        build("to_panels", stack(56, HIDDEN))
+
+
+PANEL_SHAPES = [
+    (16, 256, True),
+    (5760, 2880, True),
+    (48, 8192, True),
+    (56, 256, False),
+    (64, 224, False),
+    (64, 8224, False),
+]
+
+
+@pytest.mark.parametrize(("rows", "depth", "fits"), PANEL_SHAPES)
+@pytest.mark.parametrize("op", ["matmul", "gate_up_swiglu", "down"])
+def test_panels_are_taken_where_they_fit(op: str, rows: int, depth: int, fits: bool) -> None:
+    assert fits_panels(rows, depth) is fits
+    first, (dtype, shape) = next(iter(OPS[op][1].items()))
+    changes = stack(rows, depth) | {first: (dtype, [shape[0], depth])}
+    if "bias" in OPS[op][1]:
+        changes["bias"] = (DType.bfloat16, [EXPERTS, rows])
+    build(op, changes)
+    if fits:
+        build(op, changes, in_panels=True)
+        return
+    message = rf"mxfp4_moe_{op}: 'blocks' .* N = {rows} .* K = {depth} .* in panels, N must be"
+    with pytest.raises(ValueError, match=message):
+        build(op, changes, in_panels=True)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""How a word of a panel keeps eight E2M1 codes: ready to become BF16 pairs.
+
+A kernel wants pairs of BF16 with a code's sign at bit 15 and its magnitude at
+bits 8 to 6 of each half (`expand_sm90.mojo` tells why there). With codes in
+nibbles, each pair would take a mask, a product and a mask. Here one mask is
+enough:
+
+    pair 0:   word                     & PLACES
+    pair 1:   word << 3                & PLACES
+    pair 2: ((word << 6) ^ (word << 2)) & PLACES
+    pair 3: ((word >> 3) ^ (word << 1)) & PLACES
+
+The four together depend on every bit of the word, so it has room for all codes
+and the equations can be solved: `pack_word`. Without the exclusive ors there
+is no such order, since no four shifts bring 16 different bits of a half under
+the mask.
+"""
+
+comptime _MAGNITUDES = UInt32(0x01C0_01C0)
+comptime _SIGNS = UInt32(0x8000_8000)
+
+comptime PLACES = _SIGNS | _MAGNITUDES
+"""Where a pair's signs and magnitudes lie."""
+
+
+@inline(.always)
+def word_pairs(word: UInt32) -> SIMD[.uint32, 4]:
+    """Brings the codes of a word into their places.
+
+    Args:
+        word: A word of a panel.
+
+    Returns:
+        Four pairs, with nothing but zeros besides the codes.
+    """
+    return SIMD[.uint32, 4](
+        word & PLACES,
+        (word << 3) & PLACES,
+        ((word << 6) ^ (word << 2)) & PLACES,
+        ((word >> 3) ^ (word << 1)) & PLACES,
+    )
+
+
+@inline(.always)
+def pack_word(pairs: SIMD[.uint32, 4]) -> UInt32:
+    """Makes the word that has these pairs: the inverse of `word_pairs`.
+
+    Args:
+        pairs: Four pairs with their codes in place.
+
+    Returns:
+        The word.
+    """
+    # Bits 15, 8 to 6, 12 and 5 to 3 of each half are what they seem. The others
+    # meet a bit that is known by then.
+    var word = pairs[0] | (pairs[1] >> 3)
+    word |= ((pairs[2] ^ (word << 2)) & _MAGNITUDES) >> 6
+    word |= ((pairs[3] ^ (word << 1)) & _MAGNITUDES) << 3
+    word |= ((pairs[3] ^ (word >> 3)) & _SIGNS) >> 1
+    word |= ((pairs[2] ^ (word << 6)) & _SIGNS) >> 2
+    return word
+
+
+@inline(.always)
+def place_code(code: UInt32) -> UInt32:
+    """Puts a code in the places of the low half of a pair.
+
+    Args:
+        code: An E2M1 code, 0 to 15.
+
+    Returns:
+        Its sign at bit 15, its magnitude at bits 8 to 6.
+    """
+    return (code & 8) << 12 | (code & 7) << 6
+
+
+@inline(.always)
+def code_at(pair: UInt32) -> UInt8:
+    """Reads the code of the low half of a pair: the inverse of `place_code`.
+
+    Args:
+        pair: A pair.
+
+    Returns:
+        The code.
+    """
+    return UInt8(pair >> 12 & 8 | pair >> 6 & 7)
