@@ -20,6 +20,7 @@ from max.nn.mxfp4_moe import (
     mxfp4_moe_down,
     mxfp4_moe_gate_up_swiglu,
     mxfp4_moe_route,
+    mxfp4_moe_to_panels,
 )
 from reference.made_checkpoint import StoredTensor, load_tensors
 from reference.moe import LayerWeights, choose_experts, moe_layer
@@ -95,13 +96,14 @@ def _graph(inputs: list[Buffer], top_k: int) -> Graph:
     types = [TensorType(value.dtype, value.shape, DeviceRef.CPU()) for value in inputs]
     with Graph("layer", input_types=types, custom_extensions=[kernel_package_path()]) as graph:
         hidden, ids, router_weights, *stacks = (value.tensor for value in graph.inputs)
-        gate_up, gate_up_scales, gate_up_bias, down, down_scales, down_bias = stacks
-        order, starts, experts = mxfp4_moe_route(ids, int(gate_up.shape[0]))
+        gate_up = (*mxfp4_moe_to_panels(*stacks[:2]), stacks[2])
+        down = (*mxfp4_moe_to_panels(*stacks[3:5]), stacks[5])
+        order, starts, experts = mxfp4_moe_route(ids, int(stacks[0].shape[0]))
         gated = mxfp4_moe_gate_up_swiglu(
-            hidden, order, gate_up, gate_up_scales, gate_up_bias, starts, experts, top_k=top_k
+            hidden, order, *gate_up, starts, experts, top_k=top_k, in_panels=True
         )
         weighted = mxfp4_moe_down(
-            gated, order, down, down_scales, down_bias, router_weights, starts, experts
+            gated, order, *down, router_weights, starts, experts, in_panels=True
         )
         graph.output(mxfp4_moe_combine(weighted, top_k=top_k))
     return graph

@@ -42,6 +42,7 @@ def main(
     kv_heads: Annotated[Size, typer.Option(help="Key and value heads.")] = None,
     head_dim: Annotated[Size, typer.Option(help="Size of an attention head.")] = None,
     vocab: Annotated[Size, typer.Option(help="Vocabulary, of tokenizer and model.")] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="BF16 experts instead of MXFP4.")] = False,
     seed: Annotated[int, typer.Option(help="Chooses the random weights.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint.")] = False,
 ) -> None:
@@ -58,7 +59,7 @@ def main(
         "vocab": vocab,
     }
     given = {name: size for name, size in sizes.items() if size is not None}
-    shapes = replace(PRESETS[preset], **given)
+    shapes = replace(PRESETS[preset], **given, packed=not bf16)
     console = Console(stderr=True)
     try:
         with Progress(

@@ -55,6 +55,9 @@ def _validate(source: Path | None, base_wheel: Path, folder: Path) -> Iterator[s
     checkout = _copy(source, base_wheel, patchset.pin.max_version, folder / "modular")
     validation.check_patches_alone(patchset, checkout.committed)
     yield "every patch applies alone, without fuzz"
+    tried = len(validation.check_unshipped(patchset, checkout.committed))
+    unshipped = len(patchset.unshipped_patches())
+    yield f"{tried} of {unshipped} patches of sources that no wheel ships apply; others lack those"
     validation.check_preimages(patchset, checkout.committed)
     yield "patches and replaced files were made from upstream's own"
     changes = validation.python_changes(patchset, checkout)

@@ -13,7 +13,7 @@ from checkpoint.vocabulary import Vocabulary
 def model_config(shapes: Shapes) -> dict[str, Any]:
     """The contents of ``config.json``."""
     vocabulary = Vocabulary(shapes.vocab)
-    return {
+    config: dict[str, Any] = {
         "architectures": ["GptOssForCausalLM"],
         "attention_bias": True,
         "attention_dropout": 0.0,
@@ -64,6 +64,9 @@ def model_config(shapes: Shapes) -> dict[str, Any]:
         "use_cache": True,
         "vocab_size": shapes.vocab,
     }
+    if not shapes.packed:
+        del config["quantization_config"]
+    return config
 
 
 def generation_config(shapes: Shapes) -> dict[str, Any]:

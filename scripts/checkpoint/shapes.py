@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from math import prod
 
@@ -58,7 +58,11 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Shapes:
-    """The sizes of a gpt-oss model; ``intermediate`` is the width of one expert."""
+    """The sizes of a gpt-oss model; ``intermediate`` is the width of one expert.
+
+    Experts are MXFP4 where they are ``packed``, and else BF16, transposed as the checkpoints are
+    that hold them so.
+    """
 
     layers: int
     experts: int
@@ -69,11 +73,12 @@ class Shapes:
     kv_heads: int
     head_dim: int
     vocab: int
+    packed: bool = True
 
     def validate(self) -> None:
         """Raise ``CheckpointError`` for sizes that no gpt-oss checkpoint can have."""
         for option, value in vars(self).items():
-            if value < 1:
+            if option != "packed" and value < 1:
                 raise CheckpointError(
                     f"--{option.replace('_', '-')} is {value}; it must be at least 1."
                 )
@@ -136,6 +141,11 @@ class Shapes:
             ("down_proj", hidden, self.intermediate, RESIDUAL_GAIN),
         ):
             rows = (self.experts, n)
+            if not self.packed:
+                stack = (self.experts, k, n)
+                yield TensorSpec(f"{experts}{name}", Kind.WEIGHT, stack, k, gain)
+                yield TensorSpec(f"{experts}{name}_bias", Kind.BIAS, rows)
+                continue
             blocks = (*rows, k // BLOCK, BLOCK // 2)
             yield TensorSpec(f"{experts}{name}_blocks", Kind.BLOCKS, blocks)
             scales = (*rows, k // BLOCK)
@@ -146,15 +156,17 @@ class Shapes:
 RESIDUAL_GAIN = 0.5
 """What a branch adds to the residual stream: 36 layers of it stay of the embedding's order."""
 
-_REAL = {
-    "top_k": 4,
-    "hidden": 2880,
-    "intermediate": 2880,
-    "heads": 64,
-    "kv_heads": 8,
-    "head_dim": 64,
-    "vocab": 201_088,
-}
+_REAL = Shapes(
+    layers=24,
+    experts=32,
+    top_k=4,
+    hidden=2880,
+    intermediate=2880,
+    heads=64,
+    kv_heads=8,
+    head_dim=64,
+    vocab=201_088,
+)
 
 PRESETS = {
     "toy": Shapes(
@@ -168,7 +180,7 @@ PRESETS = {
         head_dim=64,
         vocab=1024,
     ),
-    "20b": Shapes(layers=24, experts=32, **_REAL),
-    "120b": Shapes(layers=36, experts=128, **_REAL),
+    "20b": _REAL,
+    "120b": replace(_REAL, layers=36, experts=128),
 }
 """Named sizes; ``20b`` and ``120b`` are those of openai/gpt-oss-20b and openai/gpt-oss-120b."""

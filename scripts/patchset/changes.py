@@ -53,6 +53,10 @@ class PatchSet:
         """Folder of the patches and their series."""
         return self.root / "patches"
 
+    def unshipped_patches(self) -> list[Path]:
+        """Patches of sources that no wheel ships, sorted; they are no part of the series."""
+        return sorted((self.patches / "unshipped").glob("*.patch"))
+
     def overlay_files(self) -> list[str]:
         """Monorepo paths of the overlay's files, sorted.
 

@@ -34,7 +34,7 @@ def try_patchset(patchset: PatchSet, read_upstream: ReadFile) -> list[Trial]:
     Returns:
         The patches in the order of the series, then overlay files with a counterpart.
     """
-    trials = [_try_patch(patch, read_upstream) for patch in read_series(patchset.patches)]
+    trials = [try_patch(patch, read_upstream) for patch in read_series(patchset.patches)]
     for path in patchset.overlay_files():
         expected = patchset.pin.replaced_files.get(path)
         upstream = read_upstream(path)
@@ -51,7 +51,8 @@ def try_patchset(patchset: PatchSet, read_upstream: ReadFile) -> list[Trial]:
     return trials
 
 
-def _try_patch(patch: Path, read_upstream: ReadFile) -> Trial:
+def try_patch(patch: Path, read_upstream: ReadFile) -> Trial:
+    """Tries one patch alone on another tree."""
     with tempfile.TemporaryDirectory(prefix="patchset-") as folder:
         for path in patched_paths(patch):
             content = read_upstream(path)

@@ -22,7 +22,7 @@ from patchset.checkout import PYTHON_FOLDER, Checkout
 from patchset.errors import PatchsetError
 from patchset.kernel_build import compile_program
 from patchset.series import read_series
-from patchset.trial import try_patchset
+from patchset.trial import try_patch, try_patchset
 from patchset.wheel_file import read_wheel
 
 TARGET = "sm_90a"
@@ -43,6 +43,25 @@ def check_patches_alone(patchset: PatchSet, read_upstream: ReadFile) -> None:
     for trial in try_patchset(patchset, read_upstream):
         if trial.problem:
             raise PatchsetError(f"{trial.name}: {trial.problem}.")
+
+
+def check_unshipped(patchset: PatchSet, read_upstream: ReadFile) -> list[Path]:
+    """Patches of sources that no wheel ships apply where the tree has those.
+
+    Returns:
+        The patches that were tried. A tree that was assembled from a wheel lacks their files,
+        and says nothing about them.
+    """
+    tried = [
+        patch
+        for patch in patchset.unshipped_patches()
+        if any(read_upstream(path) is not None for path in patched_paths(patch))
+    ]
+    for patch in tried:
+        trial = try_patch(patch, read_upstream)
+        if trial.problem:
+            raise PatchsetError(f"{trial.name}: {trial.problem}.")
+    return tried
 
 
 def check_preimages(patchset: PatchSet, read_upstream: ReadFile) -> None:

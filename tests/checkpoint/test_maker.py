@@ -11,13 +11,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from transformers import AutoConfig
 
-from checkpoint import PRESETS, CheckpointError
+from checkpoint import PRESETS, CheckpointError, make_checkpoint
 from reference.made_checkpoint import SMALL, StoredTensor, load_tensors, make_small
 from reference.mxfp4 import dequantize, from_bf16_bits
 
@@ -182,7 +182,7 @@ def test_weights_are_of_sensible_scale(made: Made) -> None:
         ({"layers": 0}, "--layers is 0; .* at least 1"),
     ],
 )
-def test_impossible_sizes_are_refused(change: dict[str, int], message: str, tmp_path: Path) -> None:
+def test_impossible_sizes_are_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=message):
         make_small(tmp_path / "refused", replace(SMALL, **change))
     assert not (tmp_path / "refused").exists()
@@ -231,7 +231,7 @@ def test_a_write_that_fails_leaves_no_config(
 
 
 def test_command_line(made: Made, tmp_path: Path) -> None:
-    sizes = {**vars(SMALL), "seed": 7}
+    sizes = {name: size for name, size in vars(SMALL).items() if name != "packed"} | {"seed": 7}
     options = [f"--{name.replace('_', '-')}={size}" for name, size in sizes.items()]
     command = [sys.executable, str(SCRIPT), str(tmp_path / "cli"), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -242,3 +242,23 @@ def test_command_line(made: Made, tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "is not empty" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_bf16_experts_are_transposed_and_unquantized(tmp_path: Path) -> None:
+    folder = tmp_path / "bf16"
+    make_checkpoint(
+        folder, replace(SMALL, packed=False), seed=0, force=False, advance=lambda _: None
+    )
+    packed_parts = ("_blocks", "_scales")
+    expected = {
+        name: value for name, value in expected_shapes().items() if not name.endswith(packed_parts)
+    }
+    for layer in range(3):
+        experts = f"model.layers.{layer}.mlp.experts."
+        expected[experts + "gate_up_proj"] = ("BF16", (5, 96, 320))
+        expected[experts + "down_proj"] = ("BF16", (5, 160, 96))
+    tensors = load_tensors(folder)
+    assert {name: (t.dtype, t.bits.shape) for name, t in tensors.items()} == expected
+    assert "quantization_config" not in json.loads((folder / "config.json").read_text())
+    values = from_bf16_bits(tensors["model.layers.0.mlp.experts.down_proj"].bits)
+    assert values.std() == pytest.approx(0.5 / 160**0.5, rel=0.05)

@@ -2,6 +2,6 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """GPUs that need not be there: the fixtures of the overlay's own tests."""
 
-from virtual_gpus import hopper, use_gpu
+from virtual_gpus import hopper, two_hoppers, use_gpu
 
-__all__ = ["hopper", "use_gpu"]
+__all__ = ["hopper", "two_hoppers", "use_gpu"]

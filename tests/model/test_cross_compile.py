@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -33,12 +35,25 @@ def warm_cache(checkpoint: Path, *flags: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
-def test_the_pipeline_compiles_for_hopper(toy: Path, tmp_path: Path) -> None:
+def kernel_instances(graph: bytes) -> Counter[str]:
+    """How many instances a compiled graph has of each expert kernel.
+
+    A name in it ends in eight hexadecimal digits, which tell instances apart.
+    """
+    symbols = set(re.findall(rb"(mxfp4_moe_\w+)_([0-9a-f]{8})(?!\w)", graph))
+    return Counter(name.decode() for name, _ in symbols)
+
+
+def test_the_pipeline_compiles_each_kernel_once(toy: Path, tmp_path: Path) -> None:
     graphs = tmp_path / "graphs"
     result = warm_cache(toy, "--export-mefs", str(graphs))
     assert result.returncode == 0, result.stderr[-4000:]
     assert "expanded to BF16" not in result.stderr
-    assert any(path.stat().st_size for path in graphs.iterdir())
+    (graph,) = graphs.glob("gpt_oss-*.mef")
+    instances = kernel_instances(graph.read_bytes())
+    assert "mxfp4_moe_route" in instances
+    assert len(instances) > 4
+    assert set(instances.values()) == {1}, instances
 
 
 def test_a_truncated_shard_is_named_before_anything_is_compiled(toy: Path) -> None:

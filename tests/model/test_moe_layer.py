@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +12,7 @@ import pytest
 from gpt_oss_configs import one_layer_config
 from max.driver import CPU, Buffer
 from max.dtype import DType
-from max.engine import InferenceSession
+from max.engine import InferenceSession, Model
 from max.graph import DeviceRef, Graph, ShardingStrategy, TensorType
 from max.graph.weights import load_weights
 from max.nn.moe import StackedMoE
@@ -26,6 +25,13 @@ from reference.moe import LayerWeights, moe_layer
 from reference.mxfp4 import from_bf16_bits, to_bf16_bits
 
 PREFIX = "language_model.layers.0.mlp."
+TOP_K = 3
+
+IN_ROWS = ToyShape(experts=8, hidden=96, width=64)
+"""Too small for panels."""
+
+IN_PANELS = ToyShape(experts=4, hidden=256, width=256)
+"""Both stacks fit panels; of half the width, down does not."""
 
 
 def bfloat16_array(output: Any) -> npt.NDArray[np.float32]:
@@ -56,14 +62,31 @@ def reference_weights(checkpoint: ToyCheckpoint) -> LayerWeights:
     )
 
 
-def test_layer_and_its_shards_match_the_reference_on_the_cpu_engine(tmp_path: Path) -> None:
-    shape = ToyShape(experts=8, hidden=96, width=64)
-    checkpoint = ToyCheckpoint(shape)
-    folder = checkpoint.write(tmp_path)
-    weights = load_weights(sorted(folder.glob("*.safetensors")))
-    state = convert_safetensor_state_dict(dict(weights.items()))
+class CompiledLayer(NamedTuple):
+    """A layer whole and as two shards, in one model on the CPU engine."""
 
-    layer = GptOssMoE(one_layer_config(shape, top_k=3))
+    checkpoint: ToyCheckpoint
+    stacks: dict[str, npt.NDArray[np.uint8]]
+    """The packed weights that the model was loaded with."""
+    model: Model
+
+    def run(self, hidden: npt.NDArray[np.uint16]) -> list[npt.NDArray[np.float32]]:
+        """The whole layer's result and the shards' for BF16 bits ``[T, H]``."""
+        buffer = Buffer.from_numpy(hidden).view(DType.bfloat16, hidden.shape)
+        return [bfloat16_array(output) for output in self.model.execute(buffer)]
+
+
+@pytest.fixture(scope="module", params=[IN_ROWS, IN_PANELS], ids=["rows", "panels"])
+def compiled(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> CompiledLayer:
+    shape: ToyShape = request.param
+    checkpoint = ToyCheckpoint(shape)
+    folder = checkpoint.write(tmp_path_factory.mktemp("checkpoint"))
+    loaded = load_weights(sorted(folder.glob("*.safetensors")))
+    state = convert_safetensor_state_dict(dict(loaded.items()))
+
+    layer = GptOssMoE(one_layer_config(shape, top_k=TOP_K))
     device = DeviceRef.CPU()
     layer.sharding_strategy = ShardingStrategy.tensor_parallel(2)
     shards = layer.shard([device, device])
@@ -78,18 +101,53 @@ def test_layer_and_its_shards_match_the_reference_on_the_cpu_engine(tmp_path: Pa
     ) as graph:
         x = graph.inputs[0].tensor
         graph.output(layer(x), *(shard(x) for shard in shards))
-    model = InferenceSession(devices=[CPU()]).load(graph, weights_registry=layer.state_dict())
+    weights = layer.state_dict()
+    buffers = {name: Buffer.from_dlpack(value) for name, value in weights.items()}
+    stacks = {
+        name: buffer.to_numpy().copy()
+        for name, buffer in buffers.items()
+        if buffer.dtype == DType.uint8
+    }
+    model = InferenceSession(devices=[CPU()]).load(graph, weights_registry=weights | stacks)
+    return CompiledLayer(checkpoint, stacks, model)
 
-    random = np.random.default_rng(1)
-    for tokens in (0, 1, 37):
-        bits = to_bf16_bits(random.normal(size=(tokens, shape.hidden)).astype(np.float32))
-        hidden = Buffer.from_numpy(bits).view(DType.bfloat16, bits.shape)
-        whole, *parts = (bfloat16_array(output) for output in model.execute(hidden))
-        want = moe_layer(from_bf16_bits(bits), reference_weights(checkpoint), 3)
-        for got in (whole, np.sum(parts, axis=0)):
-            assert got.shape == want.shape
-            if tokens:
-                assert np.linalg.norm(got - want) < 1e-2 * np.linalg.norm(want)
+
+def random_hidden(tokens: int, hidden: int) -> npt.NDArray[np.uint16]:
+    """BF16 bits ``[tokens, hidden]`` of normal numbers."""
+    values = np.random.default_rng(1).normal(size=(tokens, hidden))
+    return to_bf16_bits(values.astype(np.float32))
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 37])
+def test_layer_and_its_shards_match_the_reference_on_the_cpu_engine(
+    compiled: CompiledLayer, tokens: int
+) -> None:
+    hidden = random_hidden(tokens, compiled.checkpoint.shape.hidden)
+    whole, *parts = compiled.run(hidden)
+    want = moe_layer(from_bf16_bits(hidden), reference_weights(compiled.checkpoint), TOP_K)
+    for got in (whole, np.sum(parts, axis=0)):
+        assert got.shape == want.shape
+        if tokens:
+            assert np.linalg.norm(got - want) < 1e-2 * np.linalg.norm(want)
+
+
+def test_panels_are_made_at_load_and_not_in_a_step(compiled: CompiledLayer) -> None:
+    """The CPU engine reads weights where its caller has them, so a step sees them change.
+
+    A step of a layer in panels does not: it reads what was made of them before.
+    """
+    hidden = random_hidden(5, compiled.checkpoint.shape.hidden)
+    originals = {name: stack.copy() for name, stack in compiled.stacks.items()}
+    assert len(originals) == 4
+    before = compiled.run(hidden)[0]
+    try:
+        for stack in compiled.stacks.values():
+            stack[...] = 0
+        after = compiled.run(hidden)[0]
+    finally:
+        for name, stack in compiled.stacks.items():
+            stack[...] = originals[name]
+    assert np.array_equal(before, after) == (compiled.checkpoint.shape is IN_PANELS)
 
 
 def test_tensor_parallel_shards_keep_whole_blocks() -> None:

@@ -50,9 +50,17 @@ def test_lock_is_hashed_and_names_no_host(repository: Path, name: str) -> None:
     assert all(line.strip().startswith("--hash=sha256:") for line in entries)
 
 
-def test_every_patch_is_in_the_series(repository: Path) -> None:
+def test_every_patch_is_in_the_series_or_of_sources_that_no_wheel_ships(
+    repository: Path, pristine: Path
+) -> None:
     patchset = PatchSet.at(repository)
-    assert set(read_series(patchset.patches)) == set(patchset.patches.rglob("*.patch"))
+    series, unshipped = read_series(patchset.patches), patchset.unshipped_patches()
+    assert sorted([*series, *unshipped]) == sorted(patchset.patches.rglob("*.patch"))
+    paths = [path for patch in unshipped for path in patched_paths(patch)]
+    assert paths
+    for path in paths:
+        assert path.startswith("max/kernels/src/")
+        assert not (pristine / path).exists()
 
 
 def test_patches_and_overlay_stay_within_the_monorepo(repository: Path) -> None:

@@ -9,7 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from patchset_tools import Tree, commit_all, git, make_checkout, make_patch, make_patchset
+from patchset_tools import (
+    Tree,
+    commit_all,
+    git,
+    make_checkout,
+    make_patch,
+    make_patchset,
+    write_tree,
+)
 
 from patchset import application, validation
 from patchset.base_wheel import CACHE, base_wheel_name, fetch_base_wheel
@@ -62,6 +70,39 @@ def test_patch_that_needs_another_is_named(tmp_path: Path) -> None:
     application.apply(patchset, checkout, check=True)
     with pytest.raises(PatchsetError, match=r"0002\.patch: does not apply: .*a\.py:9"):
         validation.check_patches_alone(patchset, checkout.committed)
+
+
+KERNEL = "max/kernels/src/linalg/a.mojo"
+
+
+@pytest.mark.parametrize(
+    ("found", "tried"),
+    [("before\na\nafter\n", ["fix.patch"]), (None, [])],
+    ids=["sources", "wheel"],
+)
+def test_patch_of_sources_is_tried_where_they_are(
+    tmp_path: Path, found: str | None, tried: list[str]
+) -> None:
+    patchset = set_with_kernel_patch(tmp_path)
+    checkout = Checkout(make_checkout(tmp_path / "modular", {KERNEL: found} if found else {}))
+    patches = validation.check_unshipped(patchset, checkout.committed)
+    assert [patch.name for patch in patches] == tried
+
+
+def test_patch_of_other_sources_is_named(tmp_path: Path) -> None:
+    patchset = set_with_kernel_patch(tmp_path)
+    checkout = Checkout(make_checkout(tmp_path / "modular", {KERNEL: "before\nc\nafter\n"}))
+    with pytest.raises(PatchsetError, match=r"fix\.patch: does not apply: .*a\.mojo:1"):
+        validation.check_unshipped(patchset, checkout.committed)
+
+
+def set_with_kernel_patch(tmp_path: Path) -> PatchSet:
+    """A patch set whose one patch is of a kernel's source."""
+    before, after = {KERNEL: "before\na\nafter\n"}, {KERNEL: "before\nb\nafter\n"}
+    patchset = make_patchset(tmp_path / "set", {}, {})
+    patch = make_patch(tmp_path / "fix", before, after)
+    write_tree(patchset.patches, {"unshipped/fix.patch": patch})
+    return patchset
 
 
 def test_patch_that_was_made_from_another_file_is_named(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_a_copied_file_would_be_found(upstream: Mapping[str, Lines]) -> None:
 
 
 def test_patches_have_little_context(patchset: PatchSet) -> None:
-    for patch in read_series(patchset.patches):
+    for patch in [*read_series(patchset.patches), *patchset.unshipped_patches()]:
         for hunk in re.split(r"^@@.*@@.*\n", patch.read_text(), flags=re.MULTILINE)[1:]:
             lines = hunk.partition("\ndiff --git")[0].splitlines()
             runs = "".join("c" if not line or line[0] == " " else "e" for line in lines).split("e")

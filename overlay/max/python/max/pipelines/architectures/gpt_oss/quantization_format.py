@@ -44,7 +44,17 @@ def runs_packed(quantization_format: QuantizationFormat, device: DeviceRef) -> b
     Hopper GPUs and CPUs have the kernels. Elsewhere MXFP4 experts take MAX's own path,
     which expands a layer at a time.
     """
-    return quantization_format == "mxfp4" and (device.is_cpu() or targets_hopper())
+    return quantization_format == "mxfp4" and has_expert_kernels(device)
+
+
+def has_expert_kernels(device: DeviceRef) -> bool:
+    """Whether ``device`` runs experts with kernels of ours: Hopper GPUs and CPUs."""
+    return device.is_cpu() or targets_hopper()
+
+
+def format_asked_for(encoding: SupportedEncoding | None) -> QuantizationFormat:
+    """The format that ``--quantization-encoding``, or the one detected, stands for."""
+    return "mxfp4" if encoding == "float4_e2m1fnx2" else "bf16"
 
 
 def kernel_extensions(
@@ -89,7 +99,7 @@ def select_quantization_format(
     checkpoint = checkpoint_format(config, table)
     if checkpoint == "mxfp4" and table is not None:
         check_packed_layout(table, config)
-    asked: QuantizationFormat = "mxfp4" if encoding == "float4_e2m1fnx2" else "bf16"
+    asked = format_asked_for(encoding)
     if checkpoint == "mxfp4" and not targets_hopper():
         # MAX runs these experts as MXFP4 there, whatever the encoding says.
         asked = "mxfp4"
@@ -142,14 +152,8 @@ def check_quantization_format(quantization_format: str, checkpoint: Quantization
             "MXFP4 experts and this checkpoint's are BF16; leave --quantization-encoding out or "
             "use an MXFP4 checkpoint."
         )
-    if quantization_format == "bf16" and checkpoint == "mxfp4":
+    if quantization_format == "bf16" and checkpoint == "mxfp4" and not targets_hopper():
         raise ValueError(
-            "quantization_format 'bf16' (--quantization-encoding bfloat16) cannot run an MXFP4 "
-            "checkpoint, whose experts are not expanded at load; leave --quantization-encoding "
-            "out or set it to float4_e2m1fnx2."
-        )
-    if quantization_format == "bf16" and targets_hopper():
-        raise ValueError(
-            "quantization_format 'bf16' cannot run on a Hopper GPU: this MAX's BF16 grouped "
-            "matmul does not compile for sm_90; use an MXFP4 checkpoint of the model."
+            "quantization_format 'bf16' expands an MXFP4 checkpoint at load on Hopper GPUs alone; "
+            "leave --quantization-encoding out or set it to float4_e2m1fnx2."
         )

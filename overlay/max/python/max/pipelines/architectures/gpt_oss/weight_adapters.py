@@ -13,9 +13,10 @@ from max.dtype import DType
 from max.graph import DeviceRef
 from max.graph.type import Shape
 from max.graph.weights import WeightData, Weights
+from max.pipelines.lib.config.model_config import _select_quantization_encoding
 
 from .checkpoint import TensorInfo, check_packed_layout, is_openai_name, packed_stack_of
-from .quantization_format import checkpoint_format, runs_packed
+from .quantization_format import checkpoint_format, format_asked_for, runs_packed
 
 if TYPE_CHECKING:
     from max.pipelines.lib import PipelineConfig
@@ -46,9 +47,9 @@ def convert_safetensor_state_dict(
     Args:
         state_dict: The checkpoint's tensors by name.
         huggingface_config: Its config.json, to check the tensors against.
-        pipeline_config: Tells which device runs the experts. MAX's expanding path, on GPUs
-            other than Hopper, takes scales labelled float8_e8m0fnu; the packed path, and a
-            caller that gives no pipeline, takes them as uint8.
+        pipeline_config: Tells which device runs the experts, and how. Where they are expanded,
+            MAX takes scales labelled float8_e8m0fnu; the packed path, and a caller that gives
+            no pipeline, takes them as uint8.
 
     Returns:
         The tensors by MAX's names.
@@ -80,8 +81,10 @@ def convert_safetensor_state_dict(
 
 def _scale_dtype(pipeline_config: PipelineConfig | None) -> DType:
     if pipeline_config is not None:
-        spec = pipeline_config.model.device_specs[0]
-        if not runs_packed("mxfp4", DeviceRef(spec.device_type, spec.id)):
+        model = pipeline_config.model
+        spec = model.device_specs[0]
+        asked = format_asked_for(_select_quantization_encoding(model, "bfloat16"))
+        if not runs_packed(asked, DeviceRef(spec.device_type, spec.id)):
             return DType.float8_e8m0fnu
     return DType.uint8
 

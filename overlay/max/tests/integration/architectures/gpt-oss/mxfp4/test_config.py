@@ -70,17 +70,18 @@ def test_a_bf16_checkpoint_keeps_its_experts(
     assert not caplog.records
 
 
-def test_bf16_experts_are_refused_on_hopper(tmp_path: Path, hopper: None) -> None:
-    with pytest.raises(ValueError, match=r"'bf16' cannot run on a Hopper GPU: .*MXFP4 checkpoint"):
-        config_of(ToyCheckpoint(packed=False).write(tmp_path))
-
-
-def test_bfloat16_for_an_mxfp4_checkpoint_is_refused_on_hopper(
-    tmp_path: Path, hopper: None
+@pytest.mark.parametrize(
+    ("packed", "flags"), [(False, {}), (True, {"quantization_encoding": "bfloat16"})]
+)
+def test_bf16_runs_on_hopper(
+    tmp_path: Path, hopper: None, packed: bool, flags: dict[str, str]
 ) -> None:
-    folder = ToyCheckpoint().write(tmp_path)
-    with pytest.raises(ValueError, match=r"--quantization-encoding bfloat16.* MXFP4 checkpoint"):
-        config_of(folder, quantization_encoding="bfloat16")
+    config = config_of(ToyCheckpoint(packed=packed).write(tmp_path), **flags)
+    assert config.quantization_format == "bf16"
+    assert not runs_packed(config.quantization_format, config.devices[0])
+    assert kernel_extensions(config.quantization_format, GPU) == (
+        dense_linear.kernel_package_path(),
+    )
 
 
 def test_float4_for_a_bf16_checkpoint_is_refused(tmp_path: Path, hopper: None) -> None:
@@ -93,7 +94,7 @@ def test_float4_for_a_bf16_checkpoint_is_refused(tmp_path: Path, hopper: None) -
     ("chosen", "packed", "message"),
     [
         ("mxfp4", False, "'mxfp4' .*needs packed MXFP4 experts"),
-        ("bf16", True, "'bf16' .*cannot run an MXFP4 checkpoint"),
+        ("bf16", True, "'bf16' expands an MXFP4 checkpoint at load on Hopper GPUs alone"),
         ("int8", True, "'int8' is unknown; use 'mxfp4' or 'bf16'"),
     ],
 )

@@ -15,6 +15,7 @@ from max.driver import (
 )
 
 import max.pipelines.architectures.gpt_oss.quantization_format as quantization_format
+from max.nn.mxfp4_moe import shared_layer
 
 
 @pytest.fixture
@@ -28,6 +29,12 @@ def hopper() -> Iterator[None]:
 
 
 @pytest.fixture
+def two_hoppers(hopper: None) -> None:
+    """Two virtual Hopper GPUs."""
+    set_virtual_device_count(2)
+
+
+@pytest.fixture
 def use_gpu(hopper: None, monkeypatch: pytest.MonkeyPatch) -> UseGpu:
     """Lets a test choose the GPU that configurations are made for.
 
@@ -36,8 +43,7 @@ def use_gpu(hopper: None, monkeypatch: pytest.MonkeyPatch) -> UseGpu:
     """
 
     def use(architecture: str) -> None:
-        monkeypatch.setattr(
-            quantization_format, "accelerator_architecture_name", lambda: architecture
-        )
+        for module in (quantization_format, shared_layer):
+            monkeypatch.setattr(module, "accelerator_architecture_name", lambda: architecture)
 
     return use

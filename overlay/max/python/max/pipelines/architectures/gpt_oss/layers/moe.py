@@ -5,26 +5,33 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from copy import copy
 from functools import partial
 
 from max.dtype import DType
-from max.graph import DeviceRef, ShardingStrategy, TensorValue, ops
+from max.graph import DeviceRef, ShardingStrategy, TensorValue, Weight, ops
+from max.nn.kernels import mxfp4_dequant
 from max.nn.linear import Linear
 from max.nn.moe import GateUpFormat, MoEGate, StackedMoE
+from max.nn.moe.stacked_moe import RoutingInfo
 from max.nn.quant_config import QuantConfig
 from typing_extensions import Self
 
+from max.nn.dense_linear import grouped_linear
 from max.nn.mxfp4_moe import (
+    fits_panels,
     mxfp4_moe_combine,
     mxfp4_moe_down,
     mxfp4_moe_gate_up_swiglu,
-    mxfp4_moe_route,
+    mxfp4_moe_select,
+    mxfp4_moe_to_panels,
 )
 from max.nn.mxfp4_moe.ops import SCALE_BLOCK_SIZE, SWIGLU_ALPHA
 
+from ..expert_panels import loads_in_panels
 from ..model_config import GptOssConfig
-from ..quantization_format import runs_packed
+from ..quantization_format import has_expert_kernels, runs_packed
 from .dense import project
 
 
@@ -73,20 +80,6 @@ class GptOssMoEGate(MoEGate):
             linear_cls=partial(Linear, has_bias=True),
         )
 
-    def top_logits(self, hidden: TensorValue) -> tuple[TensorValue, TensorValue]:
-        """Selects each token's experts.
-
-        Args:
-            hidden: ``[T, H]``.
-
-        Returns:
-            The selected experts int64 ``[T, k]`` and their router logits ``[T, k]``.
-        """
-        logits, experts = ops.top_k(
-            project(self.gate_score, hidden), k=self.num_experts_per_token, axis=-1
-        )
-        return experts, logits
-
     def __call__(self, hidden: TensorValue) -> tuple[TensorValue, TensorValue]:
         """Selects and weights each token's experts.
 
@@ -96,16 +89,21 @@ class GptOssMoEGate(MoEGate):
         Returns:
             The selected experts int64 ``[T, k]`` and their weights ``[T, k]``.
         """
-        experts, logits = self.top_logits(hidden)
+        logits, experts = ops.top_k(
+            project(self.gate_score, hidden), k=self.num_experts_per_token, axis=-1
+        )
         return experts, ops.softmax(logits)
 
 
 class GptOssMoE(StackedMoE):
     """gpt-oss experts, computed from their packed MXFP4 weights where the device can.
 
-    On Hopper GPUs and CPUs the expert stacks stay packed: routing, gate/up with SwiGLU,
+    On Hopper GPUs and CPUs the expert stacks stay packed, in panels where their shapes
+    allow it: routing, gate/up with SwiGLU,
     down with the router's weights, and the sum over experts are four ops that expand
-    weights in registers. Everything else takes the path of ``StackedMoE``.
+    weights in registers. Everything else takes the path of ``StackedMoE``; on a Hopper GPU,
+    BF16 experts multiply with ``grouped_linear``, and those of an MXFP4 checkpoint are
+    expanded when the model is initialized.
     """
 
     def __init__(self, config: GptOssConfig, is_sharding: bool = False) -> None:
@@ -118,6 +116,8 @@ class GptOssMoE(StackedMoE):
         """
         self.config = config
         self.packed = runs_packed(config.quantization_format, config.devices[0])
+        self._loaded_in_panels = False
+        self.grouped = not self.packed and has_expert_kernels(config.devices[0])
         quant_config = config.quant_config
         if self.packed and quant_config is not None:
             quant_config = _with_byte_scales(quant_config)
@@ -149,35 +149,117 @@ class GptOssMoE(StackedMoE):
             return super().__call__(x)
         assert isinstance(self.gate, GptOssMoEGate)
         top_k = self.num_experts_per_token
-        experts, logits = self.gate.top_logits(x)
-        router_weights = ops.softmax(logits.cast(DType.float32))
-        order, starts, ids = mxfp4_moe_route(experts.cast(DType.int32), self.num_experts)
+        router_weights, order, starts, ids = mxfp4_moe_select(
+            project(self.gate.gate_score, x), top_k=top_k
+        )
+        blocks, scales, in_panels = self._in_kernel_order(self._gate_up_weight, self._gate_up_scale)
         gated = mxfp4_moe_gate_up_swiglu(
             x,
             order,
-            self._gate_up_weight,
-            self._gate_up_scale,
+            blocks,
+            scales,
             self._gate_up_bias,
             starts,
             ids,
             top_k=top_k,
             limit=self.config.swiglu_limit,
+            in_panels=in_panels,
         )
         down_bias: TensorValue = self._down_bias
         if self.tp_size > 1:
             # Each device adds its share, so that the sum over devices adds the bias once.
             down_bias = down_bias / self.tp_size
+        blocks, scales, in_panels = self._in_kernel_order(self._down_weight, self._down_scale)
         weighted = mxfp4_moe_down(
             gated,
             order,
-            self._down_weight,
-            self._down_scale,
+            blocks,
+            scales,
             down_bias,
             router_weights,
             starts,
             ids,
+            in_panels=in_panels,
         )
         return mxfp4_moe_combine(weighted, top_k=top_k)
+
+    def shard(self, devices: Iterable[DeviceRef]) -> Sequence[Self]:
+        """Splits the layer.
+
+        Args:
+            devices: The devices to split it over.
+
+        Returns:
+            A layer for each device.
+        """
+        devices = list(devices)
+        shards = super().shard(devices)
+        if loads_in_panels(self.config):
+            # A weight with an alias is bound where it is, on the device; others MAX uploads.
+            for name in ("_gate_up_weight", "_gate_up_scale", "_down_weight", "_down_scale"):
+                stack = getattr(self, name)
+                loaded = Weight(stack.name, stack.dtype, stack.shape, devices[0], _has_alias=True)
+                setattr(self, name, loaded)
+                setattr(shards[0], name, loaded)
+            shards[0]._loaded_in_panels = True
+        return shards
+
+    def _in_kernel_order(
+        self, blocks: TensorValue, scales: TensorValue
+    ) -> tuple[TensorValue, TensorValue, bool]:
+        """Brings a stack into panels where the fast kernels take it, and says whether it did.
+
+        A function of weights alone, so MAX computes it when it initializes the model, keeps
+        the result in the place of the weights, and no step repeats it.
+        """
+        in_panels = fits_panels(int(blocks.shape[1]), 2 * int(blocks.shape[2]))
+        if in_panels and not self._loaded_in_panels:
+            blocks, scales = mxfp4_moe_to_panels(blocks, scales)
+        return blocks, scales, in_panels
+
+    def _forward_bf16(self, permuted_states: TensorValue, routing: RoutingInfo) -> TensorValue:
+        if not self.grouped:
+            return super()._forward_bf16(permuted_states, routing)
+        return self._forward_grouped(
+            permuted_states, self.gate_up_proj_transposed, self.down_proj_transposed, routing
+        )
+
+    def _forward_quantized(self, permuted_states: TensorValue, routing: RoutingInfo) -> TensorValue:
+        if not self.grouped:
+            return super()._forward_quantized(permuted_states, routing)
+        return self._forward_grouped(
+            permuted_states,
+            mxfp4_dequant(self._gate_up_weight, self._gate_up_scale),
+            mxfp4_dequant(self._down_weight, self._down_scale),
+            routing,
+        )
+
+    def _forward_grouped(
+        self,
+        permuted_states: TensorValue,
+        gate_up: TensorValue,
+        down: TensorValue,
+        routing: RoutingInfo,
+    ) -> TensorValue:
+        """The experts' projections by ``grouped_linear``.
+
+        The stacks are functions of weights alone, so MAX computes them when it initializes
+        the model, and no step repeats it.
+
+        Args:
+            permuted_states: bfloat16 ``[R, H]``, grouped by expert.
+            gate_up: bfloat16 ``[E, 2 * I, H]``.
+            down: bfloat16 ``[E, H, I]``.
+            routing: The groups.
+
+        Returns:
+            bfloat16 ``[R, H]``.
+        """
+        groups = routing.expert_start_indices, routing.expert_ids
+        gated = self._apply_gated_activation(
+            grouped_linear(permuted_states, gate_up, *groups), routing
+        )
+        return self._apply_down_bias(grouped_linear(gated, down, *groups), routing)
 
     def _set_weight_sharding(self, strategy: ShardingStrategy) -> None:
         if self.quant_config is not None:
