@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from moe_layer.errors import BenchmarkError
 from moe_layer.limits import LAYER_MATRICES, MATMUL_MATRICES, Rates
@@ -169,7 +169,14 @@ class Results:
         return round(self.rates.limit_us(table.active_experts[key], key[1], matrices), 3)
 
 
-def write_results(results: Results, path: Path) -> None:
+class Writable(Protocol):
+    """What ``write_results`` takes."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of a results file; lists whose names end in ``rows`` have a row a line."""
+
+
+def write_results(results: Writable, path: Path) -> None:
     """Writes a results file, a row a line."""
     content = results.to_json()
     lines = []
