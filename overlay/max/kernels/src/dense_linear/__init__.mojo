@@ -2,7 +2,10 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """BF16 linear layers that write nothing but their output's rows.
 
+- `problem`: the operands of a layer.
 - `linear`: the layer on a GPU, and the executable specification.
+- `few_rows_sm90`: the layer on Hopper for 2 to 64 rows.
+- `cluster_memory`: the shared memory of neighbouring thread blocks.
 - `grouped`: a layer of each expert, likewise.
 - `nested_offset`: what the GPU's grouped matmul needs to compile.
 - `ops`: the graph operations.

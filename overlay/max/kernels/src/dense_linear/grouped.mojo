@@ -19,8 +19,8 @@ from linalg.grouped_matmul import grouped_matmul
 from max.algorithm.functional import sync_parallelize
 from max.gpu.host import DeviceContext
 
-from .linear import TensorPointer
 from .nested_offset import NestedOffset
+from .problem import TensorPointer
 
 
 struct GroupedProblem[experts: Int, features: Int, depth: Int](

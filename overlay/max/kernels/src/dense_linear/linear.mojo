@@ -8,102 +8,17 @@ epilogue that stores each element itself is called for the rows that exist, and
 then the kernel stores nothing of its own. So one is passed here, with or
 without a bias.
 
-The kernels hand the epilogue a product that is rounded to BF16 already. The
-bias is added to that in float32 and the sum is rounded again, which is what a
-BF16 matmul followed by a BF16 addition gives; the specification does the same.
+From 2 to 64 rows its tiles leave most of a GPU idle; those go to a kernel of
+ours, `few_rows_sm90`.
 """
-
-from std.math import gcd
-from std.memory import Pointer
-from std.sys import size_of
 
 from layout import Coord, Idx, TileTensor, row_major
 from linalg.matmul.gpu import _matmul_gpu
 from max.algorithm.functional import sync_parallelize
 from max.gpu.host import DeviceContext
 
-comptime TensorPointer[T: AnyType] = Pointer[T, MutUntrackedOrigin]
-"""Where a tensor begins. The graph keeps the tensor alive.
-
-Parameters:
-    T: The type of its elements.
-"""
-
-
-struct LinearProblem[features: Int, depth: Int, has_bias: Bool](
-    TrivialRegisterPassable
-):
-    """The operands of one layer.
-
-    Parameters:
-        features: N.
-        depth: K.
-        has_bias: Whether there is a bias to add.
-    """
-
-    var output: TensorPointer[BFloat16]
-    """BF16 `[rows, N]`."""
-    var x: TensorPointer[BFloat16]
-    """BF16 `[rows, K]`."""
-    var weight: TensorPointer[BFloat16]
-    """BF16 `[N, K]`."""
-    var bias: TensorPointer[BFloat16]
-    """BF16 `[N]`; not read without `has_bias`."""
-    var rows: Int
-    """Rows of the output, from 0."""
-
-    @inline(.always)
-    def __init__(
-        out self,
-        output: TensorPointer[BFloat16],
-        x: TensorPointer[BFloat16],
-        weight: TensorPointer[BFloat16],
-        bias: TensorPointer[BFloat16],
-        *,
-        rows: Int,
-    ):
-        """Names the operands of a layer.
-
-        Args:
-            output: BF16 `[rows, N]`.
-            x: BF16 `[rows, K]`.
-            weight: BF16 `[N, K]`.
-            bias: BF16 `[N]`; not read without `has_bias`.
-            rows: Rows of the output, from 0.
-        """
-        self.output = output
-        self.x = x
-        self.weight = weight
-        self.bias = bias
-        self.rows = rows
-
-    @inline(.always)
-    def store[
-        width: SIMDLength, //, alignment: Int
-    ](self, row: Int, feature: Int, product: SIMD[.bfloat16, width]):
-        """Adds the bias to neighbouring features of a row and stores them.
-
-        Parameters:
-            width: Features.
-            alignment: Features that `feature` is known to be a multiple of.
-
-        Args:
-            row: The row.
-            feature: The first feature.
-            product: The products, rounded.
-        """
-        comptime bytes = gcd(alignment, Self.features) * size_of[BFloat16]()
-        var value = product
-        comptime if Self.has_bias:
-            value = (
-                product.cast[.float32]()
-                + self.bias.unsafe_load[width=width, alignment=bytes](
-                    feature
-                ).cast[.float32]()
-            ).cast[.bfloat16]()
-        self.output.unsafe_store[alignment=bytes](
-            row * Self.features + feature, value
-        )
+from .few_rows_sm90 import few_rows_linear_sm90, takes_few_rows
+from .problem import LinearProblem
 
 
 def dense_linear_gpu[
@@ -124,6 +39,9 @@ def dense_linear_gpu[
         Error: If a launch fails.
     """
     if problem.rows == 0:
+        return
+    if takes_few_rows(problem):
+        few_rows_linear_sm90(problem, ctx)
         return
 
     @__parameter

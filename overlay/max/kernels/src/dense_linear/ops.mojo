@@ -14,12 +14,8 @@ from max.gpu.host import DeviceContext
 from max.gpu.host.info import is_cpu
 
 from .grouped import GroupedProblem, grouped_linear_cpu, grouped_linear_gpu
-from .linear import (
-    LinearProblem,
-    TensorPointer,
-    dense_linear_cpu,
-    dense_linear_gpu,
-)
+from .linear import dense_linear_cpu, dense_linear_gpu
+from .problem import LinearProblem, TensorPointer
 
 
 @inline(.always)

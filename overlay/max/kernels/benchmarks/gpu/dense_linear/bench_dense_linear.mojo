@@ -15,7 +15,8 @@ from std.benchmark import (
     ThroughputMeasure,
 )
 
-from dense_linear.linear import LinearProblem, TensorPointer, dense_linear_gpu
+from dense_linear.linear import dense_linear_gpu
+from dense_linear.problem import LinearProblem, TensorPointer
 
 comptime L2_BYTES = 64 << 20
 """More than the L2 cache of a Hopper GPU."""

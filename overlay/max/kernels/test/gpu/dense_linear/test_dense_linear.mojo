@@ -12,7 +12,8 @@ from std.testing import assert_equal, assert_true
 from max.gpu import global_idx
 from max.gpu.host import DeviceBuffer, DeviceContext
 
-from dense_linear.linear import LinearProblem, TensorPointer, dense_linear_gpu
+from dense_linear.linear import dense_linear_gpu
+from dense_linear.problem import LinearProblem, TensorPointer
 
 comptime ROW_COUNTS = [
     0,

@@ -13,7 +13,7 @@ from max.gpu import global_idx
 from max.gpu.host import DeviceBuffer, DeviceContext
 
 from dense_linear.grouped import GroupedProblem, grouped_linear_gpu
-from dense_linear.linear import TensorPointer
+from dense_linear.problem import TensorPointer
 
 comptime EXPERTS = 6
 comptime MAX_ROWS = 1200
