@@ -53,7 +53,8 @@ comptime MAX_ROWS = 64
 comptime _BLOCK = 32
 # What a warp takes of K at once: 16 bytes of a feature for each lane of a quad.
 
-comptime _WARP_FEATURES = 16
+comptime _MMA_FEATURES = 16
+comptime _MAX_WARP_FEATURES = 32
 comptime _WARPS = 8
 comptime _THREADS = _WARPS * WARP_SIZE
 
@@ -63,11 +64,9 @@ comptime _LANE = 8
 comptime _FRAGMENT = WARP_SIZE * _LANE
 # Activations of eight rows and one block.
 
-comptime _SUM_STRIDE = _WARP_FEATURES + 4
-# Sums of a row lie further apart than there are features, for the banks.
-
-comptime _GPU_BLOCKS = 132
-# Thread blocks of so many registers that run at once on an H100 or H200.
+comptime _GPU_BLOCKS = 112
+# Thread blocks that run at once on an H100 or H200 whatever its clusters leave
+# idle: one an SM, for their registers.
 
 comptime _MAX_SHARED_BYTES = 227 * 1024
 
@@ -78,11 +77,13 @@ struct FewRowsShape(TrivialRegisterPassable):
 
     var row_octets: Int
     """Groups of eight rows: 1, 2, 4 or 8."""
+    var warp_features: Int
+    """Features of a warp, 16 or 32."""
     var feature_warps: Int
-    """Warps of a block that differ in features, 1 or 8; the others of its
-    eight differ in K."""
+    """Warps of a block that differ in features; the others of its eight differ
+    in K."""
     var slices: Int
-    """Slices of K, each a block of the cluster, up to 8."""
+    """Slices of K, each a block of the cluster: 1, 2, 4 or 8."""
 
     @staticmethod
     def of(features: Int, row_octets: Int) -> Self:
@@ -95,18 +96,14 @@ struct FewRowsShape(TrivialRegisterPassable):
         Returns:
             The shape.
         """
-        # Tiles of all warps' features only where they can fill the GPU.
-        var feature_warps = _WARPS
-        if features < _WARP_FEATURES * _GPU_BLOCKS // 2:
-            feature_warps = 1
-        var tiles = ceildiv(features, feature_warps * _WARP_FEATURES)
-        # Clusters of these sizes leave few SMs idle.
-        var slices = 8
-        while slices > 1 and (
-            tiles * slices > _GPU_BLOCKS or slices in (5, 6, 7)
-        ):
-            slices -= 1
-        return Self(row_octets, feature_warps, slices)
+        # Large tiles read activations seldom; small layers have none to make.
+        var shape = Self(row_octets, 32, 4, 1)
+        if features < shape.features() * _GPU_BLOCKS // 8:
+            shape = Self(row_octets, 16, 1, 1)
+        var tiles = ceildiv(features, shape.features())
+        while shape.slices < 8 and tiles * shape.slices * 2 <= _GPU_BLOCKS:
+            shape.slices *= 2
+        return shape
 
     @inline(.always)
     def features(self) -> Int:
@@ -115,7 +112,7 @@ struct FewRowsShape(TrivialRegisterPassable):
         Returns:
             The features.
         """
-        return self.feature_warps * _WARP_FEATURES
+        return self.feature_warps * self.warp_features
 
     @inline(.always)
     def depth_warps(self) -> Int:
@@ -125,6 +122,25 @@ struct FewRowsShape(TrivialRegisterPassable):
             The warps.
         """
         return _WARPS // self.feature_warps
+
+    @inline(.always)
+    def groups(self) -> Int:
+        """Counts what one `mma` takes of a warp's features.
+
+        Returns:
+            Groups of sixteen features.
+        """
+        return self.warp_features // _MMA_FEATURES
+
+    @inline(.always)
+    def sum_stride(self) -> Int:
+        """Spaces a warp's sums of two rows.
+
+        Returns:
+            More than there are features, so that lanes store to different
+            banks, in elements.
+        """
+        return self.warp_features + 4
 
     @inline(.always)
     def rows(self) -> Int:
@@ -173,7 +189,7 @@ struct FewRowsShape(TrivialRegisterPassable):
         """
         return max(
             self.slice_blocks(depth) * self.row_octets * _FRAGMENT * 2,
-            _WARPS * self.rows() * _SUM_STRIDE * 4,
+            _WARPS * self.rows() * self.sum_stride() * 4,
         )
 
 
@@ -213,12 +229,12 @@ def takes_few_rows[
 
 
 def _takes_sizes(features: Int, depth: Int) -> Bool:
+    var shape = FewRowsShape.of(features, MAX_ROWS // 8)
     return (
-        features % _WARP_FEATURES == 0
+        features % _MAX_WARP_FEATURES == 0
         and depth % _BLOCK == 0
-        and features <= _GPU_BLOCKS * _WARPS * _WARP_FEATURES
-        and FewRowsShape.of(features, MAX_ROWS // 8).shared_bytes(depth)
-        <= _MAX_SHARED_BYTES
+        and ceildiv(features, shape.features()) <= _GPU_BLOCKS
+        and shape.shared_bytes(depth) <= _MAX_SHARED_BYTES
     )
 
 
@@ -254,7 +270,7 @@ def _few_rows_kernel[
     var depth_warp = Int32(warp_id()) // Int32(shape.feature_warps)
     var feature = first_feature + Int32(warp_id()) % Int32(
         shape.feature_warps
-    ) * Int32(_WARP_FEATURES)
+    ) * Int32(shape.warp_features)
     # The last tile may have fewer features; a warp has all of its, or none.
     var blocks = end - first
     var mine = Int32(0)
@@ -263,8 +279,8 @@ def _few_rows_kernel[
         mine = blocks * depth_warp // Int32(shape.depth_warps())
         mine_end = blocks * (depth_warp + 1) // Int32(shape.depth_warps())
 
-    comptime ahead = min(8, shape.warp_blocks(depth))
-    var weights = WeightRows[ahead, depth](
+    comptime ahead = min(8 // shape.groups(), shape.warp_blocks(depth))
+    var weights = WeightRows[ahead, shape.groups(), depth](
         weight, feature, first + mine, mine_end - mine
     )
     wait_on_dependent_grids()
@@ -274,8 +290,11 @@ def _few_rows_kernel[
     # Sums take the place of activations.
     barrier()
     _keep_sums[shape](shared, sums)
+    comptime if shape.depth_warps() > 1:
+        barrier()
+        _add_warps[shape](shared, rows)
     cluster_sync()
-    _add_up[shape](
+    _add_slices[shape](
         LinearProblem[features, depth, has_bias](
             output, x, weight, bias, rows=Int(rows)
         ),
@@ -287,20 +306,23 @@ def _few_rows_kernel[
     cluster_sync()
 
 
-struct WeightRows[ahead: Int, depth: Int](TrivialRegisterPassable):
+struct WeightRows[ahead: Int, groups: Int, depth: Int](
+    TrivialRegisterPassable
+):
     """A warp's weights, some blocks of K ahead of their use.
 
     Parameters:
         ahead: Blocks on their way.
+        groups: Groups of sixteen features.
         depth: K.
     """
 
-    var upper: TensorPointer[BFloat16]
+    var first: TensorPointer[BFloat16]
     """Where this lane's part of the first block of its first feature is."""
     var last: Int32
     """The warp's last block, counted from its first; -1 without blocks."""
-    var values: StaticTuple[SIMD[.uint32, 4], 2 * Self.ahead]
-    """What is on its way: of each block, two features eight apart."""
+    var values: StaticTuple[SIMD[.uint32, 4], 2 * Self.groups * Self.ahead]
+    """What is on its way: of each block, features eight apart."""
 
     @inline(.always)
     def __init__(
@@ -319,13 +341,15 @@ struct WeightRows[ahead: Int, depth: Int](TrivialRegisterPassable):
             blocks: Its number of blocks.
         """
         var lane = Int(lane_id())
-        self.upper = weight.unsafe_offset(
+        self.first = weight.unsafe_offset(
             (Int(feature) + lane // 4) * Self.depth
             + Int(first_block) * _BLOCK
             + lane % 4 * _LANE
         )
         self.last = blocks - 1
-        self.values = StaticTuple[SIMD[.uint32, 4], 2 * Self.ahead](fill=0)
+        self.values = StaticTuple[
+            SIMD[.uint32, 4], 2 * Self.groups * Self.ahead
+        ](fill=0)
         if blocks > 0:
             comptime for i in range(Self.ahead):
                 self.load[i](Int32(i))
@@ -340,15 +364,41 @@ struct WeightRows[ahead: Int, depth: Int](TrivialRegisterPassable):
         Args:
             block: The block, counted from the warp's first.
         """
-        var source = self.upper.unsafe_address_space_cast[
+        var source = self.first.unsafe_address_space_cast[
             .GLOBAL
         ]().unsafe_offset(Int(min(block, self.last)) * _BLOCK)
-        comptime for half in range(2):
-            self.values[2 * at + half] = bitcast[.uint32, 4](
+        comptime for octet in range(2 * Self.groups):
+            self.values[2 * Self.groups * at + octet] = bitcast[.uint32, 4](
                 source.unsafe_load[width=_LANE, alignment=16](
-                    half * 8 * Self.depth
+                    octet * 8 * Self.depth
                 )
             )
+
+    @inline(.always)
+    def operand[
+        at: Int, group: Int, half: Int
+    ](self) -> SIMD[.bfloat16, 8]:
+        """Puts an `mma`'s weights together.
+
+        Parameters:
+            at: The block's place among those on their way.
+            group: The group of sixteen features.
+            half: Which sixteen of the block.
+
+        Returns:
+            The weights.
+        """
+        comptime octet = 2 * (Self.groups * at + group)
+        var upper = self.values[octet]
+        var lower = self.values[octet + 1]
+        return bitcast[.bfloat16, 8](
+            SIMD[.uint32, 4](
+                upper[2 * half],
+                lower[2 * half],
+                upper[2 * half + 1],
+                lower[2 * half + 1],
+            )
+        )
 
 
 @inline(.always)
@@ -365,25 +415,19 @@ def _load_activations[
     # bytes side by side. Rows that do not exist only reach their own columns
     # of sums, which nobody stores.
     var target = shared.unsafe_bitcast[BFloat16]()
-    var pieces = UInt32(blocks) * 4
-    var source = x.unsafe_address_space_cast[.GLOBAL]()
-    for i in range(
-        UInt32(thread_idx.x), pieces * UInt32(rows), UInt32(_THREADS)
-    ):
-        var row = i // pieces
-        var piece = i - row * pieces
-        var fragment = piece // 4 * UInt32(shape.row_octets) + row // 8
-        async_copy[16](
-            source.unsafe_offset(
-                Int(row) * depth
-                + Int(first) * _BLOCK
-                + Int(piece) * _LANE
-            ),
-            target.unsafe_offset(
-                Int(fragment) * _FRAGMENT
-                + Int(row % 8 * 4 + piece % 4) * _LANE
-            ),
-        )
+    var source = x.unsafe_address_space_cast[.GLOBAL]().unsafe_offset(
+        Int(first) * _BLOCK
+    )
+    for row in range(Int32(warp_id()), rows, Int32(_WARPS)):
+        for piece in range(Int32(lane_id()), blocks * 4, Int32(WARP_SIZE)):
+            var fragment = piece // 4 * Int32(shape.row_octets) + row // 8
+            async_copy[16](
+                source.unsafe_offset(Int(row) * depth + Int(piece) * _LANE),
+                target.unsafe_offset(
+                    Int(fragment * Int32(_FRAGMENT))
+                    + Int(row % 8 * 4 + piece % 4) * _LANE
+                ),
+            )
     async_copy_wait_all()
     barrier()
 
@@ -392,16 +436,19 @@ def _load_activations[
 def _multiply[
     depth: Int, shape: FewRowsShape, ahead: Int
 ](
-    mut weights: WeightRows[ahead, depth],
+    mut weights: WeightRows[ahead, shape.groups(), depth],
     shared: SharedPointer[UInt8],
     first: Int32,
     end: Int32,
-) -> StaticTuple[SIMD[.float32, 4], shape.row_octets]:
-    # Returns, for each eight rows, two rows of one feature, then of another.
+) -> StaticTuple[SIMD[.float32, 4], shape.groups() * shape.row_octets]:
+    # Returns, for each group of features and eight rows, two rows of one
+    # feature, then of another.
     comptime octets = shape.row_octets
+    comptime groups = shape.groups()
+    comptime tiles = groups * octets
     # Sums of the same row, so that no product waits for the one before it.
-    comptime chains = max(1, 4 // octets)
-    var sums = StaticTuple[SIMD[.float32, 4], chains * octets](
+    comptime chains = max(1, 4 // tiles)
+    var sums = StaticTuple[SIMD[.float32, 4], chains * tiles](
         fill=SIMD[.float32, 4](0)
     )
     var activations = shared.unsafe_bitcast[BFloat16]().unsafe_offset(
@@ -411,8 +458,6 @@ def _multiply[
     for base in range(Int32(0), blocks, Int32(ahead)):
         comptime for i in range(ahead):
             if base + Int32(i) < blocks:
-                var upper = weights.values[2 * i]
-                var lower = weights.values[2 * i + 1]
                 comptime for octet in range(octets):
                     var x = bitcast[.uint32, 4](
                         activations.unsafe_load[width=_LANE, alignment=16](
@@ -420,32 +465,32 @@ def _multiply[
                         )
                     )
                     comptime for half in range(2):
-                        comptime at = (2 * i + half) % chains * octets + octet
-                        var sum = sums[at]
-                        mma(
-                            sum,
-                            bitcast[.bfloat16, 8](
-                                SIMD[.uint32, 4](
-                                    upper[2 * half],
-                                    lower[2 * half],
-                                    upper[2 * half + 1],
-                                    lower[2 * half + 1],
-                                )
-                            ),
-                            bitcast[.bfloat16, 4](
-                                SIMD[.uint32, 2](x[2 * half], x[2 * half + 1])
-                            ),
-                            sum,
-                        )
-                        sums[at] = sum
+                        comptime for group in range(groups):
+                            comptime at = (
+                                (2 * i + half) % chains * tiles
+                                + group * octets
+                                + octet
+                            )
+                            var sum = sums[at]
+                            mma(
+                                sum,
+                                weights.operand[i, group, half](),
+                                bitcast[.bfloat16, 4](
+                                    SIMD[.uint32, 2](
+                                        x[2 * half], x[2 * half + 1]
+                                    )
+                                ),
+                                sum,
+                            )
+                            sums[at] = sum
                 weights.load[i](base + Int32(i + ahead))
         activations = activations.unsafe_offset(ahead * octets * _FRAGMENT)
-    var totals = StaticTuple[SIMD[.float32, 4], octets](
+    var totals = StaticTuple[SIMD[.float32, 4], tiles](
         fill=SIMD[.float32, 4](0)
     )
-    comptime for octet in range(octets):
+    comptime for tile in range(tiles):
         comptime for chain in range(chains):
-            totals[octet] += sums[chain * octets + octet]
+            totals[tile] += sums[chain * tiles + tile]
     return totals
 
 
@@ -456,7 +501,7 @@ def _sums_of_row[
     shared: SharedPointer[UInt8], of_warp: Int32, row: Int32
 ) -> SharedPointer[Float32]:
     return shared.unsafe_bitcast[Float32]().unsafe_offset(
-        Int((of_warp * Int32(shape.rows()) + row) * Int32(_SUM_STRIDE))
+        Int((of_warp * Int32(shape.rows()) + row) * Int32(shape.sum_stride()))
     )
 
 
@@ -465,7 +510,9 @@ def _keep_sums[
     shape: FewRowsShape
 ](
     shared: SharedPointer[UInt8],
-    sums: StaticTuple[SIMD[.float32, 4], shape.row_octets],
+    sums: StaticTuple[
+        SIMD[.float32, 4], shape.groups() * shape.row_octets
+    ],
 ):
     var lane = Int32(lane_id())
     comptime for octet in range(shape.row_octets):
@@ -474,13 +521,48 @@ def _keep_sums[
                 shared,
                 Int32(warp_id()),
                 lane % 4 * 2 + Int32(octet * 8 + i),
-            )
-            target[unsafe_offset=Int(lane // 4)] = sums[octet][i]
-            target[unsafe_offset=Int(lane // 4 + 8)] = sums[octet][2 + i]
+            ).unsafe_offset(Int(lane // 4))
+            comptime for group in range(shape.groups()):
+                var sum = sums[group * shape.row_octets + octet]
+                target[unsafe_offset=group * _MMA_FEATURES] = sum[i]
+                target[unsafe_offset=group * _MMA_FEATURES + 8] = sum[2 + i]
 
 
 @inline(.always)
-def _add_up[
+def _quad_sums[
+    shape: FewRowsShape
+](
+    shared: SharedPointer[UInt8], depth_warp: Int32, row: Int32, quad: Int32
+) -> SharedPointer[Float32]:
+    # Four features of a row, as the warps of one share of K summed them up.
+    comptime warp_quads = Int32(shape.warp_features // 4)
+    return _sums_of_row[shape](
+        shared,
+        depth_warp * Int32(shape.feature_warps) + quad // warp_quads,
+        row,
+    ).unsafe_offset(Int(quad % warp_quads) * 4)
+
+
+@inline(.always)
+def _add_warps[
+    shape: FewRowsShape
+](shared: SharedPointer[UInt8], rows: Int32):
+    # Adds the block's shares of K to the first.
+    comptime quads = Int32(shape.features() // 4)
+    for i in range(Int32(thread_idx.x), rows * quads, Int32(_THREADS)):
+        var row = i // quads
+        var quad = i % quads
+        var target = _quad_sums[shape](shared, 0, row, quad)
+        var total = target.unsafe_load[width=4, alignment=16](0)
+        comptime for depth_warp in range(1, shape.depth_warps()):
+            total += _quad_sums[shape](
+                shared, Int32(depth_warp), row, quad
+            ).unsafe_load[width=4, alignment=16](0)
+        target.unsafe_store[alignment=16](0, total)
+
+
+@inline(.always)
+def _add_slices[
     features: Int, depth: Int, has_bias: Bool, //, shape: FewRowsShape
 ](
     problem: LinearProblem[features, depth, has_bias],
@@ -490,30 +572,21 @@ def _add_up[
 ):
     # All threads of the cluster share the tile out, four features of a row
     # each.
-    comptime quads = shape.features() // 4
-    comptime warp_quads = _WARP_FEATURES // 4
+    comptime quads = Int32(shape.features() // 4)
     for i in range(
         slice * Int32(_THREADS) + Int32(thread_idx.x),
-        Int32(problem.rows * quads),
+        Int32(problem.rows) * quads,
         Int32(shape.slices * _THREADS),
     ):
-        var row = Int32(UInt32(i) // UInt32(quads))
-        var quad = i - row * Int32(quads)
+        var row = i // quads
+        var quad = i % quads
         var feature = first_feature + quad * 4
         if feature >= Int32(features):
             continue
+        var mine = _quad_sums[shape](shared, 0, row, quad)
         var total = SIMD[.float32, 4](0)
         comptime for part in range(shape.slices):
-            comptime for depth_warp in range(shape.depth_warps()):
-                total += load_from_block(
-                    _sums_of_row[shape](
-                        shared,
-                        quad // Int32(warp_quads)
-                        + Int32(depth_warp * shape.feature_warps),
-                        row,
-                    ).unsafe_offset(Int(quad % Int32(warp_quads)) * 4),
-                    Int32(part),
-                )
+            total += load_from_block(mine, Int32(part))
         problem.store[alignment=4](
             Int(row), Int(feature), total.cast[.bfloat16]()
         )
