@@ -7,15 +7,22 @@ and the experts': selection, softmax, and the sort by expert. Each of these is
 far shorter than a launch.
 """
 
+from std.bit import pop_count
 from std.math import ceildiv, exp
 from std.memory import bitcast, unsafe_stack_allocation
+from std.sys import inlined_assembly
 from std.utils import StaticTuple
 
 from max.algorithm.functional import sync_parallelize
 from max.gpu import WARP_SIZE, block_idx, lane_id, thread_idx, warp_id
 from max.gpu.host import DeviceContext
 from max.gpu.primitives import warp
-from max.gpu.primitives.grid_controls import launch_dependent_grids
+from max.gpu.primitives.grid_controls import (
+    PDLLevel,
+    launch_dependent_grids,
+    pdl_launch_attributes,
+    wait_on_dependent_grids,
+)
 from max.gpu.sync import barrier
 
 from .kernel_argument import KernelArgument, TensorPointer
@@ -28,7 +35,14 @@ comptime _THREADS = 512
 comptime _WARPS = _THREADS // WARP_SIZE
 
 comptime _FEW_SLOTS = 256
+comptime _FEW_EXPERTS = 256
 # What one thread block sorts, in shared memory.
+
+comptime _SLOT_WARPS = _FEW_SLOTS // WARP_SIZE
+comptime _EXPERT_WARPS = _FEW_EXPERTS // WARP_SIZE
+
+comptime _LANE_KEYS = 4
+# Keys that a lane keeps: those of 128 experts a warp.
 
 
 @fieldwise_init
@@ -143,68 +157,148 @@ def select_cpu[top_k: Int](scores: RouterScores, tables: RoutingTables) raises:
 @inline(.always)
 def _select_by_warp[
     top_k: Int
-](scores: RouterScores, choices: TensorPointer[Int32], token: Int32):
-    # Each round takes the largest key below the one before: keys differ.
+](scores: RouterScores, token: Int32) -> StaticTuple[UInt32, top_k]:
+    # Each round takes the largest key below the one before: keys differ. The
+    # first keys stay in registers; more experts than that are read each round.
+    var first_keys = StaticTuple[UInt32, _LANE_KEYS](fill=0)
+    comptime for i in range(_LANE_KEYS):
+        var expert = Int32(lane_id()) + Int32(i * WARP_SIZE)
+        if expert < scores.experts:
+            first_keys[i] = scores.key(token, expert)
     var keys = StaticTuple[UInt32, top_k](fill=0)
     var before = UInt32.MAX
     comptime for choice in range(top_k):
         var mine = UInt32(0)
-        for expert in range(Int32(lane_id()), scores.experts, Int32(WARP_SIZE)):
+        comptime for i in range(_LANE_KEYS):
+            if first_keys[i] < before:
+                mine = max(mine, first_keys[i])
+        for expert in range(
+            Int32(lane_id()) + Int32(_LANE_KEYS * WARP_SIZE),
+            scores.experts,
+            Int32(WARP_SIZE),
+        ):
             var key = scores.key(token, expert)
             if key < before:
                 mine = max(mine, key)
-        before = warp.max(mine)
+        before = _warp_max(mine)
         keys[choice] = before
-    if lane_id() == 0:
-        scores.store(choices, token, keys)
+    return keys
+
+
+@inline(.always)
+def _warp_max(value: UInt32) -> UInt32:
+    # One instruction where a reduction by shuffles takes ten.
+    return inlined_assembly[
+        "redux.sync.max.u32 $0, $1, 0xffffffff;",
+        UInt32,
+        constraints="=r,r",
+        has_side_effect=True,
+    ](value)
+
+
+@inline(.always)
+def _lanes_with(value: UInt32) -> UInt32:
+    # The lanes, as bits, that have the same value.
+    return inlined_assembly[
+        "match.any.sync.b32 $0, $1, 0xffffffff;",
+        UInt32,
+        constraints="=r,r",
+        has_side_effect=True,
+    ](value)
 
 
 @__name(t"mxfp4_moe_select_top{top_k}")
 def _select_kernel[
     top_k: Int
 ](scores: RouterScores, choices: TensorPointer[Int32]):
+    wait_on_dependent_grids()
     launch_dependent_grids()
     var token = Int32(block_idx.x) * Int32(_WARPS) + Int32(warp_id())
     if token < scores.tokens:
-        _select_by_warp[top_k](scores, choices, token)
+        var keys = _select_by_warp[top_k](scores, token)
+        if lane_id() == 0:
+            scores.store(choices, token, keys)
 
 
 @__name(t"mxfp4_moe_select_and_route_top{top_k}")
 def _select_and_route_kernel[
     top_k: Int
 ](scores: RouterScores, tables: RoutingTables):
+    # The expert of each slot.
+    var choices = unsafe_stack_allocation[
+        _FEW_SLOTS, UInt32, address_space=.SHARED
+    ]()
+    # For each expert, how many slots of each warp chose it; later, how many of
+    # the warps before it.
+    var counts = unsafe_stack_allocation[
+        _SLOT_WARPS * _FEW_EXPERTS, Int32, address_space=.SHARED
+    ]()
+    # How many slots chose the experts of each warp.
+    var totals = unsafe_stack_allocation[
+        _EXPERT_WARPS, Int32, address_space=.SHARED
+    ]()
+    var thread = Int32(thread_idx.x)
+    for i in range(Int(thread), _SLOT_WARPS * _FEW_EXPERTS, _THREADS):
+        counts[unsafe_offset=i] = 0
+    wait_on_dependent_grids()
     launch_dependent_grids()
     for token in range(Int32(warp_id()), scores.tokens, Int32(_WARPS)):
-        _select_by_warp[top_k](scores, tables.choices, token)
-    var choices = unsafe_stack_allocation[
-        _FEW_SLOTS, Int32, address_space=.SHARED
-    ]()
+        var keys = _select_by_warp[top_k](scores, token)
+        if lane_id() == 0:
+            scores.store(tables.choices, token, keys)
+            comptime for choice in range(top_k):
+                choices[unsafe_offset=Int(token) * top_k + choice] = UInt32(
+                    _key_expert(keys[choice])
+                )
     barrier()
+
+    # A stable sort by counting: a slot goes behind those of smaller experts,
+    # of earlier warps and of earlier lanes.
     var slots = scores.tokens * Int32(top_k)
-    var thread = Int32(thread_idx.x)
-    if thread < slots:
-        choices[unsafe_offset=Int(thread)] = tables.choices[
-            unsafe_offset=Int(thread)
-        ]
+    var warp_counts = counts.unsafe_offset(Int(warp_id()) * _FEW_EXPERTS)
+    var expert = UInt32.MAX
+    var earlier_lanes = Int32(0)
+    if thread < Int32(_FEW_SLOTS):
+        if thread < slots:
+            expert = choices[unsafe_offset=Int(thread)]
+        var same = _lanes_with(expert)
+        earlier_lanes = Int32(
+            pop_count(same & ((UInt32(1) << UInt32(lane_id())) - 1))
+        )
+        if thread < slots and earlier_lanes == 0:
+            warp_counts[unsafe_offset=Int(expert)] = Int32(pop_count(same))
     barrier()
-    # Where a slot goes: behind those of smaller experts, and earlier ones of
-    # its own.
+
+    var total = Int32(0)
+    var through = Int32(0)
+    if thread < Int32(_FEW_EXPERTS):
+        comptime for slot_warp in range(_SLOT_WARPS):
+            var at = slot_warp * _FEW_EXPERTS + Int(thread)
+            var count = counts[unsafe_offset=at]
+            counts[unsafe_offset=at] = total
+            total += count
+        through = warp.prefix_sum(total)
+        if lane_id() == WARP_SIZE - 1:
+            totals[unsafe_offset=Int(warp_id())] = through
+    barrier()
+    if thread < Int32(_FEW_EXPERTS):
+        var start = through - total
+        comptime for expert_warp in range(_EXPERT_WARPS):
+            if expert_warp < Int(warp_id()):
+                start += totals[unsafe_offset=expert_warp]
+        comptime for slot_warp in range(_SLOT_WARPS):
+            counts[
+                unsafe_offset=slot_warp * _FEW_EXPERTS + Int(thread)
+            ] += start
+        if thread < scores.experts:
+            tables.expert_starts[unsafe_offset=Int(thread)] = UInt32(start)
+            tables.expert_ids[unsafe_offset=Int(thread)] = thread
+    if thread == 0:
+        tables.expert_starts[unsafe_offset=Int(scores.experts)] = UInt32(slots)
+    barrier()
     if thread < slots:
-        var mine = choices[unsafe_offset=Int(thread)]
-        var place = Int32(0)
-        for slot in range(slots):
-            var other = choices[unsafe_offset=Int(slot)]
-            if other < mine or (other == mine and slot < thread):
-                place += 1
+        var place = warp_counts[unsafe_offset=Int(expert)] + earlier_lanes
         tables.token_expert_order[unsafe_offset=Int(place)] = UInt32(thread)
-    for expert in range(thread, scores.experts + 1, Int32(_THREADS)):
-        var smaller = Int32(0)
-        for slot in range(slots):
-            if choices[unsafe_offset=Int(slot)] < expert:
-                smaller += 1
-        tables.expert_starts[unsafe_offset=Int(expert)] = UInt32(smaller)
-        if expert < scores.experts:
-            tables.expert_ids[unsafe_offset=Int(expert)] = expert
 
 
 def select_gpu[
@@ -224,9 +318,13 @@ def select_gpu[
         Error: If a launch fails.
     """
     var slots = Int(scores.tokens) * top_k
-    if slots <= _FEW_SLOTS:
+    if slots <= _FEW_SLOTS and Int(scores.experts) <= _FEW_EXPERTS:
         ctx.enqueue_function[_select_and_route_kernel[top_k]](
-            scores, tables, grid_dim=1, block_dim=_THREADS
+            scores,
+            tables,
+            grid_dim=1,
+            block_dim=_THREADS,
+            attributes=pdl_launch_attributes(PDLLevel.OVERLAP_AT_END),
         )
     else:
         ctx.enqueue_function[_select_kernel[top_k]](
@@ -234,5 +332,6 @@ def select_gpu[
             tables.choices,
             grid_dim=ceildiv(Int(scores.tokens), _WARPS),
             block_dim=_THREADS,
+            attributes=pdl_launch_attributes(PDLLevel.OVERLAP_AT_END),
         )
         route_gpu(tables, slots, Int(scores.experts), ctx)
