@@ -12,14 +12,15 @@ memory that one full tile needs: a run. Only between runs must a block's warps
 wait for each other.
 """
 
+from std.bit import pop_count
 from std.math import ceildiv
-from std.memory import Pointer
 from std.sys import size_of
 
-from max.gpu import WARP_SIZE, lane_id, thread_idx, warp_id
+from max.gpu import WARP_SIZE, grid_dim, lane_id, thread_idx, warp_id
 from max.gpu.primitives import warp
 from max.gpu.sync import barrier
 
+from .bulk_copy import SharedPointer
 from .problem import MatmulProblem
 from .tile_schedule import RowTile
 
@@ -50,16 +51,45 @@ struct TileRun(TrivialRegisterPassable):
     """Routed rows, without a gap."""
 
 
-@fieldwise_init
 struct UnitSchedule(TrivialRegisterPassable):
-    """The row tiles of all groups, listed in shared memory."""
+    """The row tiles of the groups that have any, listed in shared memory."""
 
-    var tiles: Pointer[GroupTiles, MutUntrackedOrigin, address_space=.SHARED]
-    """The row tiles of each group."""
+    var tiles: SharedPointer[GroupTiles]
+    """The row tiles of each of these groups."""
+    var warp_tiles: SharedPointer[GroupTiles]
+    """Room for what each warp lists."""
+    var listed: Int32
+    """Groups in the list."""
+    var row_tiles: Int32
+    """Row tiles of all groups."""
+    var loses_rows: Bool
+    """Whether any rows belong to no expert."""
     var groups: Int32
-    """Groups."""
+    """Groups, with those that have no rows."""
     var tile_rows: Int32
     """Rows of a tile."""
+
+    @inline(.always)
+    def __init__(
+        out self,
+        place: SharedPointer[UInt8],
+        problem: MatmulProblem,
+        tile_rows: Int32,
+    ):
+        """Makes an empty schedule.
+
+        Args:
+            place: Its shared memory.
+            problem: The operands and their sizes.
+            tile_rows: Rows of a tile.
+        """
+        self.warp_tiles = place.unsafe_bitcast[GroupTiles]()
+        self.tiles = self.warp_tiles.unsafe_offset(WARP_SIZE)
+        self.listed = 0
+        self.row_tiles = 0
+        self.loses_rows = problem.groups == 0
+        self.groups = problem.groups
+        self.tile_rows = tile_rows
 
     @staticmethod
     def shared_bytes(groups: Int) -> Int:
@@ -71,40 +101,68 @@ struct UnitSchedule(TrivialRegisterPassable):
         Returns:
             Its bytes of shared memory.
         """
-        return groups * size_of[GroupTiles]()
+        return (WARP_SIZE + groups) * size_of[GroupTiles]()
 
     @inline(.always)
-    def build(self, problem: MatmulProblem, threads: Int) -> Int32:
+    def build[threads: Int](mut self, problem: MatmulProblem):
         """Fills the list, together with all threads of the block.
+
+        Groups of no expert have no row tiles.
+
+        Parameters:
+            threads: Threads of the block.
 
         Args:
             problem: The operands and their sizes.
-            threads: Threads of the block.
-
-        Returns:
-            The number of row tiles. Groups of no expert have none.
         """
-        for group in range(Int(thread_idx.x), Int(self.groups), threads):
-            var first, end = problem.group_bounds(group)
-            var expert = problem.group_expert(group)
-            var rows = Int32(end - first) if expert >= 0 else 0
-            self.tiles[unsafe_offset=group] = GroupTiles(
-                self._tiles_of(rows), Int32(expert), Int32(first), rows
-            )
-        barrier()
-        if warp_id() == 0:
-            var before = Int32(0)
-            for base in range(0, Int(self.groups), WARP_SIZE):
-                var group = base + Int(lane_id())
-                var count = Int32(0)
-                if group < Int(self.groups):
-                    count = self.tiles[unsafe_offset=group].end
-                var through = before + warp.prefix_sum(count)
-                if group < Int(self.groups):
-                    self.tiles[unsafe_offset=group].end = through
-                before = warp.shuffle_idx(through, UInt32(WARP_SIZE - 1))
-        barrier()
-        return self.tiles[unsafe_offset=Int(self.groups - 1)].end
+        comptime warps = threads // WARP_SIZE
+        comptime assert warps <= WARP_SIZE
+        for base in range(0, Int(self.groups), threads):
+            var group = base + Int(thread_idx.x)
+            var expert = -1
+            var first = 0
+            var rows = Int32(0)
+            var lost = False
+            if group < Int(self.groups):
+                expert = problem.group_expert(group)
+                var end: Int
+                first, end = problem.group_bounds(group)
+                rows = Int32(end - first) if expert >= 0 else 0
+                lost = (
+                    Int(rows) < end - first
+                    or (group == 0 and first > 0)
+                    or (
+                        group == Int(self.groups) - 1
+                        and end < Int(problem.rows)
+                    )
+                )
+            var tiles = self._tiles_of(rows)
+            var through = warp.prefix_sum(tiles)
+            var with_rows = warp.vote[.uint32](rows > 0)
+            var lanes_lose = Int32(warp.vote[.uint32](lost) != 0)
+            if lane_id() == WARP_SIZE - 1:
+                self.warp_tiles[unsafe_offset=Int(warp_id())] = GroupTiles(
+                    through, Int32(pop_count(with_rows)), lanes_lose, 0
+                )
+            barrier()
+            var place = self.listed
+            var before = self.row_tiles
+            comptime for other in range(warps):
+                # Reads do not depend on each other: one wait for all.
+                var others = self.warp_tiles[unsafe_offset=other]
+                if other < Int(warp_id()):
+                    before += others.end
+                    place += others.expert
+                self.row_tiles += others.end
+                self.listed += others.expert
+                self.loses_rows = self.loses_rows or others.first_row != 0
+            if rows > 0:
+                var earlier_lanes = (UInt32(1) << UInt32(lane_id())) - 1
+                place += Int32(pop_count(with_rows & earlier_lanes))
+                self.tiles[unsafe_offset=Int(place)] = GroupTiles(
+                    before + through, Int32(expert), Int32(first), rows
+                )
+            barrier()
 
     @inline(.always)
     def _tiles_of(self, rows: Int32) -> Int32:
@@ -116,13 +174,13 @@ struct UnitSchedule(TrivialRegisterPassable):
         """Finds a row tile.
 
         Args:
-            index: The row tile, less than `build` returned.
+            index: The row tile, less than `row_tiles`.
 
         Returns:
             Its expert and rows.
         """
         var low = Int32(0)
-        var high = self.groups - 1
+        var high = self.listed - 1
         while low < high:
             var middle = (low + high) >> 1
             if self.tiles[unsafe_offset=Int(middle)].end > index:
@@ -161,3 +219,21 @@ struct UnitSchedule(TrivialRegisterPassable):
             run.rows += next.count
             run.end_tile += 1
         return run
+
+
+@inline(.always)
+def share_of_units(units: Int32, block: Int32) -> Int32:
+    """Counts the units before a thread block's share.
+
+    Shares differ by one unit at most.
+
+    Args:
+        units: All units.
+        block: The thread block, or the number of them.
+
+    Returns:
+        The first unit of the block.
+    """
+    var blocks = Int32(grid_dim.x)
+    var each = Int32(UInt32(units) // UInt32(blocks))
+    return each * block + min(block, units - each * blocks)

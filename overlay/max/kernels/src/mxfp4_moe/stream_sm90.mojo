@@ -25,7 +25,7 @@ from max.gpu import (
 from max.gpu.compute.mma import mma
 from max.gpu.host import DeviceAttribute, DeviceContext, FuncAttribute
 from max.gpu.memory import external_memory
-from max.gpu.primitives import block, warp
+from max.gpu.primitives import warp
 from max.gpu.primitives.grid_controls import (
     PDLLevel,
     launch_dependent_grids,
@@ -50,7 +50,7 @@ from .stream_layout import (
     StreamLayout,
     StreamShape,
 )
-from .stream_schedule import GroupTiles, UnitSchedule
+from .stream_schedule import UnitSchedule, share_of_units
 from .tile_schedule import RowTile
 from .weight_stream import WeightStream
 
@@ -72,19 +72,18 @@ def _stream_kernel[
     var layout = StreamLayout[shape](Int(problem.depth), Int(problem.groups))
     var shared = external_memory[UInt8, address_space=.SHARED, alignment=128]()
     var schedule = UnitSchedule(
-        shared.unsafe_offset(layout.schedule()).unsafe_bitcast[GroupTiles](),
-        problem.groups,
-        Int32(shape.rows()),
+        shared.unsafe_offset(layout.schedule()), problem, Int32(shape.rows())
     )
+    WeightStream[shape].init_barriers(layout, shared)
     comptime if not tables_ready:
         wait_on_dependent_grids()
         launch_dependent_grids()
-    var row_tiles = schedule.build(problem, shape.threads())
+    schedule.build[shape.threads()](problem)
 
     var panels = problem.features // Int32(PANEL_FEATURES)
-    var units = row_tiles * panels
-    var first_unit = _share(units, Int32(block_idx.x))
-    var end_unit = _share(units, Int32(block_idx.x) + 1)
+    var units = schedule.row_tiles * panels
+    var first_unit = share_of_units(units, Int32(block_idx.x))
+    var end_unit = share_of_units(units, Int32(block_idx.x) + 1)
     var mine = first_unit + Int32(warp_id())
     var weights = WeightStream[shape](
         problem, layout, shared, schedule, mine, end_unit
@@ -120,15 +119,8 @@ def _stream_kernel[
             mine += Int32(shape.warps)
         unit = run_end
 
-    _store_empty_rows[shape.threads()](problem, epilogue)
-
-
-@inline(.always)
-def _share(units: Int32, block: Int32) -> Int32:
-    # The units before a block's share. Shares differ by one unit at most.
-    var blocks = Int32(grid_dim.x)
-    var each = Int32(UInt32(units) // UInt32(blocks))
-    return each * block + min(block, units - each * blocks)
+    if schedule.loses_rows:
+        _store_empty_rows[shape.threads()](problem, epilogue)
 
 
 struct WarpPanel[shape: StreamShape](TrivialRegisterPassable):
@@ -370,13 +362,7 @@ def _store[
 def _store_empty_rows[
     EpilogueType: Epilogue, //, threads: Int
 ](problem: MatmulProblem, epilogue: EpilogueType):
-    # Rows of no expert are rare: the padding of expert-parallel callers.
-    var lost = False
-    for group in range(Int(thread_idx.x) - 1, Int(problem.groups) + 1, threads):
-        var first, end = problem.group_bounds(group)
-        lost |= end > first and problem.group_expert(group) < 0
-    if not block.max[block_size=threads, broadcast=True](Int32(lost)):
-        return
+    # They are rare: the padding of expert-parallel callers.
     var thread = Int(block_idx.x) * threads + Int(thread_idx.x)
     var all = Int(grid_dim.x) * threads
     var pairs = Int(problem.features) // 2

@@ -8,9 +8,8 @@ soon as its warp has read it.
 """
 
 from layout.tma_async import SharedMemBarrier
-from max.gpu import lane_id, warp_id
+from max.gpu import lane_id, thread_idx, warp_id
 from max.gpu.memory import fence_mbarrier_init
-from max.gpu.sync import syncwarp
 
 from .bulk_copy import SharedPointer, bulk_copy
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
@@ -66,7 +65,7 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
         unit: Int32,
         end_unit: Int32,
     ):
-        """Makes a stream, and fills its slots.
+        """Makes a stream, and fills its slots, whose barriers are ready.
 
         Args:
             problem: The operands and their sizes.
@@ -92,16 +91,33 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
         self.tile = Int32(UInt32(unit) // UInt32(panels))
         self.panel = unit - self.tile * panels
         self.first_panel = 0
-        if lane_id() == 0:
-            comptime for i in range(Self.shape.slots):
-                self.barriers[unsafe_offset=i].init(1)
-            fence_mbarrier_init()
-        syncwarp()
         if unit < end_unit:
             self._find_expert(problem, schedule)
             self._begin_panel(layout)
         for _ in range(Self.shape.slots):
             self.next_chunk(problem, layout, schedule)
+
+    @staticmethod
+    @inline(.always)
+    def init_barriers(
+        layout: StreamLayout[Self.shape], shared: SharedPointer[UInt8]
+    ):
+        """Prepares the slots of all warps, together with all threads.
+
+        The threads meet before any slot is filled.
+
+        Args:
+            layout: Where things lie in shared memory.
+            shared: The block's shared memory.
+        """
+        comptime slots = Self.shape.warps * Self.shape.slots
+        comptime assert slots <= Self.shape.threads()
+        var slot = Int(thread_idx.x)
+        if slot < slots:
+            shared.unsafe_offset(layout.barriers(0)).unsafe_bitcast[
+                SharedMemBarrier
+            ]()[unsafe_offset=slot].init(1)
+            fence_mbarrier_init()
 
     @inline(.always)
     def chunk(self) -> SharedPointer[UInt8]:
