@@ -86,7 +86,9 @@ def measure(options: Options, save: Callable[[Results], None]) -> Results:
                 _measure_server(options, rows, results, copies["checkpoint_bytes"], save)
         except BenchmarkError as error:
             results.failures.append(f"{run_name(options.model, device_graphs)}: {error}")
-        save(results)
+        finally:
+            # Interrupted, too: the peak of memory is known by now.
+            save(results)
     return results
 
 

@@ -10,6 +10,8 @@ Compiling takes minutes and needs no GPU, so it can be done on another machine::
 
     max warm-cache --model-path CHECKPOINT --target cuda:sm_90a --export-mefs GRAPHS
     python tests/gpu/max_logits.py CHECKPOINT LOGITS.npz --precompiled-mefs GRAPHS
+
+With ``--quantization-encoding bfloat16`` in both, the experts of an MXFP4 checkpoint are expanded.
 """
 
 from __future__ import annotations
@@ -63,11 +65,16 @@ def main(
     precompiled_mefs: Annotated[
         Path | None, typer.Option(help="Graphs that max warm-cache --export-mefs wrote.")
     ] = None,
+    quantization_encoding: Annotated[
+        str | None, typer.Option(help="As for max generate, in place of the checkpoint's.")
+    ] = None,
 ) -> None:
     """Write the prefill and decode logits of CHECKPOINT in MAX to OUTPUT."""
     options: dict[str, Any] = {"max_batch_size": _BATCH, "max_length": 1024}
     if precompiled_mefs is not None:
         options["precompiled_mefs"] = str(precompiled_mefs)
+    if quantization_encoding is not None:
+        options["quantization_encoding"] = quantization_encoding
     model = AutoModel(str(checkpoint), **options)
     config = model.pipeline_config.model.huggingface_config
     collect(model, config.vocab_size).save(output)
