@@ -45,7 +45,11 @@ class Answers:
     ttft_ms: float
     """Time to first token, the median over requests."""
     tpot_ms: float
-    """(latency - time to first token) / (tokens - 1), the mean over requests."""
+    """(latency - time to first token) / (tokens - 1), the mean over requests.
+
+    The tokens are those asked for: completions do not end before. The client's own figure counts
+    tokens of the completions' text encoded again, which for random weights are several times more.
+    """
 
 
 def ask(
@@ -83,7 +87,9 @@ def ask(
     if done.returncode:
         raise BenchmarkError(f"max benchmark failed:\n{done.stdout.strip()[-2000:]}")
     return {
-        level: read_answers(folder / f"results-{level}-median.json", level * workload.rounds)
+        level: read_answers(
+            folder / f"results-{level}-median.json", level * workload.rounds, workload.output_tokens
+        )
         for level in workload.concurrency
     }
 
@@ -114,8 +120,13 @@ def client_command(
     return [*command, *(f"--no-collect-{what}-stats" for what in ("gpu", "cpu", "server"))]
 
 
-def read_answers(file: Path, requests: int) -> Answers:
+def read_answers(file: Path, requests: int, output_tokens: int) -> Answers:
     """Read what the client wrote of one concurrency.
+
+    Args:
+        file: The client's results.
+        requests: The requests it made.
+        output_tokens: The tokens of each completion.
 
     Raises:
         BenchmarkError: If the file is missing or something else, or a request failed.
@@ -125,10 +136,11 @@ def read_answers(file: Path, requests: int) -> Answers:
         if content["completed"] != requests or content["failures"]:
             raise BenchmarkError(f"{content['completed']} of {requests} requests completed.")
         lengths = content["input_lens"]
+        decode_ms = float(content["mean_latency_ms"]) - float(content["mean_ttft_ms"])
         return Answers(
             prompt_tokens=sum(lengths) / len(lengths),
             ttft_ms=float(content["median_ttft_ms"]),
-            tpot_ms=float(content["mean_tpot_ms"]),
+            tpot_ms=decode_ms / max(1, output_tokens - 1),
         )
     except OSError as error:
         raise BenchmarkError(f"max benchmark wrote no {file}: {error.strerror}.") from error

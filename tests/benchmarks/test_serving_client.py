@@ -71,14 +71,17 @@ RESULT = {
     "failures": 0,
     "input_lens": [10, 20],
     "median_ttft_ms": 30.0,
-    "mean_tpot_ms": 4.0,
+    "mean_ttft_ms": 40.0,
+    "mean_latency_ms": 80.0,
+    # Of text that was encoded again.
+    "mean_tpot_ms": 0.5,
 }
 
 
 def test_reads_a_result(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     file.write_text(json.dumps(RESULT))
-    answers = read_answers(file, 2)
+    answers = read_answers(file, 2, output_tokens=11)
     assert (answers.prompt_tokens, answers.ttft_ms, answers.tpot_ms) == (15, 30, 4)
 
 
@@ -87,7 +90,7 @@ def test_reads_a_result(tmp_path: Path) -> None:
     [
         ({"completed": 1}, "1 of 2 requests completed"),
         ({"failures": 1}, "2 of 2 requests completed"),
-        ({"mean_tpot_ms": None}, "is no result of max benchmark"),
+        ({"mean_latency_ms": None}, "is no result of max benchmark"),
         ({"input_lens": []}, "is no result of max benchmark"),
     ],
 )
@@ -97,9 +100,9 @@ def test_a_result_that_does_not_count(
     file = tmp_path / "result.json"
     file.write_text(json.dumps({**RESULT, **change}))
     with pytest.raises(BenchmarkError, match=message):
-        read_answers(file, 2)
+        read_answers(file, 2, output_tokens=11)
 
 
 def test_no_result(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="max benchmark wrote no"):
-        read_answers(tmp_path / "result.json", 2)
+        read_answers(tmp_path / "result.json", 2, output_tokens=11)

@@ -43,7 +43,8 @@ for level in options["--max-concurrency"].split(","):
         "failures": 0,
         "input_lens": [112] * requests,
         "median_ttft_ms": 30,
-        "mean_tpot_ms": 2.5,
+        "mean_ttft_ms": 40.0,
+        "mean_latency_ms": 40.0 + 255 * 2.5,
     }}
     Path(options["--log-dir"], f"results-{{level}}-median.json").write_text(json.dumps(result))
 """
