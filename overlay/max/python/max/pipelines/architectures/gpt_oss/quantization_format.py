@@ -42,7 +42,7 @@ def runs_packed(quantization_format: QuantizationFormat, device: DeviceRef) -> b
     """Whether experts on ``device`` are computed from their packed weights.
 
     Hopper GPUs and CPUs have the kernels. Elsewhere MXFP4 experts take MAX's own path,
-    which expands a layer at a time.
+    which expands them when it loads the model.
     """
     return quantization_format == "mxfp4" and has_expert_kernels(device)
 
@@ -72,7 +72,7 @@ def kernel_extensions(
     elif quantization_format == "mxfp4":
         logger.info(
             "Packed MXFP4 experts need an NVIDIA Hopper GPU: on %s every layer's experts are "
-            "expanded to BF16 on every step.",
+            "expanded to BF16, four times the memory.",
             accelerator_architecture_name(),
         )
     if runs_on_hopper(device):
