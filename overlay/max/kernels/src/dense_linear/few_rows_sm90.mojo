@@ -306,9 +306,7 @@ def _few_rows_kernel[
     cluster_sync()
 
 
-struct WeightRows[ahead: Int, groups: Int, depth: Int](
-    TrivialRegisterPassable
-):
+struct WeightRows[ahead: Int, groups: Int, depth: Int](TrivialRegisterPassable):
     """A warp's weights, some blocks of K ahead of their use.
 
     Parameters:
@@ -375,9 +373,7 @@ struct WeightRows[ahead: Int, groups: Int, depth: Int](
             )
 
     @inline(.always)
-    def operand[
-        at: Int, group: Int, half: Int
-    ](self) -> SIMD[.bfloat16, 8]:
+    def operand[at: Int, group: Int, half: Int](self) -> SIMD[.bfloat16, 8]:
         """Puts an `mma`'s weights together.
 
         Parameters:
@@ -497,9 +493,9 @@ def _multiply[
 @inline(.always)
 def _sums_of_row[
     shape: FewRowsShape
-](
-    shared: SharedPointer[UInt8], of_warp: Int32, row: Int32
-) -> SharedPointer[Float32]:
+](shared: SharedPointer[UInt8], of_warp: Int32, row: Int32) -> SharedPointer[
+    Float32
+]:
     return shared.unsafe_bitcast[Float32]().unsafe_offset(
         Int((of_warp * Int32(shape.rows()) + row) * Int32(shape.sum_stride()))
     )
@@ -510,9 +506,7 @@ def _keep_sums[
     shape: FewRowsShape
 ](
     shared: SharedPointer[UInt8],
-    sums: StaticTuple[
-        SIMD[.float32, 4], shape.groups() * shape.row_octets
-    ],
+    sums: StaticTuple[SIMD[.float32, 4], shape.groups() * shape.row_octets],
 ):
     var lane = Int32(lane_id())
     comptime for octet in range(shape.row_octets):
@@ -544,9 +538,7 @@ def _quad_sums[
 
 
 @inline(.always)
-def _add_warps[
-    shape: FewRowsShape
-](shared: SharedPointer[UInt8], rows: Int32):
+def _add_warps[shape: FewRowsShape](shared: SharedPointer[UInt8], rows: Int32):
     # Adds the block's shares of K to the first.
     comptime quads = Int32(shape.features() // 4)
     for i in range(Int32(thread_idx.x), rows * quads, Int32(_THREADS)):

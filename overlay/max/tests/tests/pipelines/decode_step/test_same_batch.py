@@ -30,7 +30,8 @@ class HostProcessor(overlap_text_generation.RealizeFutureTokenProcessor):
         self._mappings = None
         self.computed = 0
         self.scattered: list[Any] = []
-        self._graph = SimpleNamespace(execute=self._scatter)
+        graph: Any = SimpleNamespace(execute=self._scatter)
+        self._graph = graph
         self._num_devices = 1
 
     def _scatter(self, *operands: Buffer) -> tuple[Buffer]:
@@ -63,16 +64,17 @@ def step(
 ) -> tuple[Any, Buffer]:
     """Realizes a step of ``tokens`` tokens, and returns its inputs and the sampled tokens."""
     sampled = Buffer.from_numpy(np.arange(100, 100 + len(before)))
-    model_inputs = SimpleNamespace(
+    model_inputs: Any = SimpleNamespace(
         tokens=Buffer.from_numpy(np.zeros(tokens, np.int64)),
         input_row_offsets=Buffer.from_numpy(np.arange(len(now) + 1, dtype=np.uint32)),
     )
+    prev_batch: Any = SimpleNamespace(
+        generated_tokens_device=sampled,
+        inputs=TextGenerationInputs(batches=[before]),
+        _is_processed=False,
+    )
     processor.realize_future_tokens(
-        prev_batch=SimpleNamespace(
-            generated_tokens_device=sampled,
-            inputs=TextGenerationInputs(batches=[before]),
-            _is_processed=False,
-        ),
+        prev_batch=prev_batch,
         inputs=TextGenerationInputs(batches=[now]),
         model_inputs=model_inputs,
     )

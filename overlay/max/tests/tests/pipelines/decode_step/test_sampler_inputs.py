@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from max.driver import CPU
@@ -13,7 +15,7 @@ from max.pipelines.sampling.sampling_logits_processor import SamplerInputs
 FIXED = ("top_k", "max_k", "temperature", "top_p", "min_top_p", "min_p")
 
 
-def context(*, seed: int, **parameters: float) -> TextContext:
+def context(*, seed: int, **parameters: Any) -> TextContext:
     return TextContext(
         max_length=32,
         tokens=TokenBuffer(np.arange(4, dtype=np.int64)),

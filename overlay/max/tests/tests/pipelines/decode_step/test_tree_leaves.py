@@ -8,6 +8,7 @@ from collections import OrderedDict, namedtuple
 from typing import Any
 
 import pytest
+
 from max import tree
 
 Pair = namedtuple("Pair", ["left", "right"])
@@ -21,7 +22,7 @@ class Node:
 
 SHARED = [1, 2]
 
-TREES = [
+TREES: list[Any] = [
     7,
     None,
     [],
