@@ -17,6 +17,7 @@ README_LINES = 110
 """About two screens, with the charts as one line each."""
 
 RESULTS = "benchmarks/results/moe_layer_h200.json"
+SERVING = "benchmarks/results/serve_h200.json"
 
 
 def tracked(repository: Path, *patterns: str) -> list[Path]:
@@ -90,8 +91,31 @@ def test_readme_has_the_times_that_were_stored(repository: Path, experts: int) -
     assert peers[1:] == [f"{best_peer(rows[count]):.0f}" for count in tokens]
 
 
-def test_readme_names_the_device_and_date_of_its_times(repository: Path) -> None:
-    results = json.loads((repository / RESULTS).read_text())
+@pytest.mark.parametrize("model", ["120b", "20b"])
+def test_readme_has_the_rates_that_were_stored(repository: Path, model: str) -> None:
+    lines = (repository / "README.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    batches = next(row[1:] for row in cells if row[0] == "sequences")
+    stored = {
+        str(row["batch"]): (row["decode_tokens_per_s"], row["limit_tokens_per_s"])
+        for row in json.loads((repository / SERVING).read_text())["rows"]
+        if row["model"] == model and row["device_graphs"]
+    }
+    (rates,) = (row[1:] for row in cells if row[0] == f"gpt-oss-{model}")
+    assert rates == [
+        f"{rate:.0f} ({100 * rate / limit:.0f} %)"
+        for rate, limit in (stored[batch] for batch in batches)
+    ]
+
+
+@pytest.mark.parametrize("file", [RESULTS, SERVING])
+def test_readme_names_the_device_and_date_of_its_times(repository: Path, file: str) -> None:
+    results = json.loads((repository / file).read_text())
     text = " ".join((repository / "README.md").read_text().split())
     assert f"{results['device']}, {results['date']}" in text
+
+
+def test_readme_names_the_peers(repository: Path) -> None:
+    results = json.loads((repository / RESULTS).read_text())
+    text = " ".join((repository / "README.md").read_text().split())
     assert f"vLLM {results['versions']['vllm']}" in text
