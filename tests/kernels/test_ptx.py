@@ -19,13 +19,22 @@ EPILOGUES = ("store", "swiglu", "scatter")
 
 @pytest.fixture(scope="module")
 def ptx(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The PTX of every kernel by name."""
-    folder = tmp_path_factory.mktemp("ptx")
-    program = Path(__file__).with_name("all_kernels.mojo")
+    """The PTX of every kernel of ``mxfp4_moe`` by name."""
+    return compiled("all_kernels", repository, tmp_path_factory.mktemp("ptx"))
+
+
+@pytest.fixture(scope="module")
+def dense_ptx(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The PTX of the kernels of few rows of ``dense_linear`` by name."""
+    return compiled("dense_kernels", repository, tmp_path_factory.mktemp("dense_ptx"))
+
+
+def compiled(program: str, repository: Path, folder: Path) -> dict[str, str]:
+    """Builds one of the programs beside this file and returns its kernels."""
     mojo_build.build(
-        program,
+        Path(__file__).with_name(f"{program}.mojo"),
         repository / "overlay/max/kernels/src",
-        folder / "all_kernels.s",
+        folder / f"{program}.s",
         "--target-accelerator=sm_90a",
         "--emit",
         "asm",
@@ -102,6 +111,19 @@ def test_prefill_expands_in_registers(ptx: dict[str, str], epilogue: str) -> Non
     assert set(re.findall(r"\bst\.shared\S*", text)) == {"st.shared.b32"}
     assert "setmaxnreg.inc" in text
     assert "griddepcontrol.wait" in text
+
+
+def test_dense_layers_of_few_rows_do_not_spill(dense_ptx: dict[str, str]) -> None:
+    # Three layers, each for 8, 16, 32 and 64 rows.
+    assert len(dense_ptx) == 12
+    for name, text in dense_ptx.items():
+        resources = assemble(text)
+        print(name, resources)
+        assert not any(resources[1:]), name
+        # Weights go from memory to registers, sums to other blocks' shared memory.
+        assert "ld.global.v4.b32" in text or "ld.global.nc.v4.b32" in text
+        assert "ld.shared::cluster.b64" in text
+        assert "griddepcontrol.wait" in text
 
 
 def test_the_assembler_reports_serialized_products() -> None:
