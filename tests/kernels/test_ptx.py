@@ -13,7 +13,7 @@ from ptx_assembler import PtxError, assemble, kernels
 import mojo_build
 
 TILES = ("64x16", "128x48")
-STREAMS = ("16x8", "16x16")
+STREAMS = ("16x4", "16x8", "16x24")
 EPILOGUES = ("store", "swiglu", "scatter")
 
 
@@ -91,7 +91,9 @@ def test_streams_expand_in_registers(ptx: dict[str, str], rows: str, epilogue: s
     assert "cp.async.cg" not in text
     assert "mul.rn.bf16x2" in text
     assert re.search(r"mma\.sync\.aligned\.m16n8k16\.row\.col\.f32\.bf16\.bf16\.f32", text)
-    # From registers it gets activations, reordered and 16 bytes at a time, row numbers, row tiles.
+    # So do activations, which come out as fragments. From registers it gets row tiles, and the
+    # zeros that stand for rows of other experts.
+    assert "ldmatrix.sync.aligned.m8n8.x4.shared.b16" in text
     assert set(re.findall(r"\bst\.shared\S*", text)) == {"st.shared.b32", "st.shared.v4.b32"}
     # Programmatic dependent launch.
     assert "griddepcontrol.wait" in text

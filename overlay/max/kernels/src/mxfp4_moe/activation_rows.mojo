@@ -2,110 +2,185 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """A run of row tiles' BF16 activations over all of K, in shared memory.
 
-They lie in the order of fragments: for each MXFP4 block along K and each eight
-rows, a lane's 16 bytes side by side with the other lanes'. These are the four
-pairs of neighbouring elements that meet the four pairs of its words of weights.
+The copy engine brings each row as it is. Rows lie 16 bytes further apart than
+they are long, so that `ldmatrix`, which reads 16 bytes of eight rows at once,
+finds them in different banks. What it hands to a lane, for each MXFP4 block along
+K and each eight rows, are the four pairs of neighbouring elements that meet the
+four pairs of the lane's words of weights.
+
+Where a row tile has no eight rows, zeros stand for the others. They are not
+needed, but save power, which limits these kernels: a tensor core that multiplies
+with zeros takes less.
 """
 
-from std.memory import bitcast
+from std.sys import size_of
 
-from max.gpu import WARP_SIZE, thread_idx
-from max.gpu.sync import barrier
+from layout.tma_async import SharedMemBarrier
+from max.gpu import WARP_SIZE, lane_id, thread_idx
+from max.gpu.compute.mma import ld_matrix
+from max.gpu.sync import barrier, syncwarp
 
-from .bulk_copy import SharedPointer
+from .bulk_copy import SharedPointer, bulk_copy
 from .mxfp4 import BLOCK_ELEMENTS
 from .problem import MatmulProblem, RowMap
 from .stream_layout import StreamLayout, StreamShape
 from .stream_schedule import TileRun
+from .tile_schedule import RowTile
 
-comptime FRAGMENT_BYTES = 16
-"""A lane's activations of eight rows and one block."""
+comptime _BLOCK_BYTES = BLOCK_ELEMENTS * size_of[BFloat16]()
+# Bytes of a row's activations of one block.
 
-comptime _UNITS = 4
-# Eight elements along K, of which each lane of a quad gets a pair.
+comptime _UNIT_BYTES = 16
+# What `ldmatrix` reads of a row: eight elements.
 
 
-@inline(.always)
-def load_activations[
-    RowMapType: RowMap, shape: StreamShape
-](
-    problem: MatmulProblem,
-    rows: RowMapType,
-    layout: StreamLayout[shape],
-    shared: SharedPointer[UInt8],
-    run: TileRun,
-):
-    """Replaces the activations in shared memory, with all threads of the block.
-
-    The places of rows that the run does not have are left as they are: a row
-    only reaches its own column of sums.
+struct ActivationRows[shape: StreamShape](TrivialRegisterPassable):
+    """The rows of one run after the other.
 
     Parameters:
-        RowMapType: Finds the activation row of a routed row.
         shape: How a thread block works.
-
-    Args:
-        problem: The operands and their sizes.
-        rows: Maps a routed row to its activation row.
-        layout: Where things lie in shared memory.
-        shared: The block's shared memory.
-        run: The rows.
     """
-    var target = shared.unsafe_offset(layout.activations()).unsafe_bitcast[
-        UInt32
-    ]()
-    var sources = shared.unsafe_offset(layout.sources()).unsafe_bitcast[Int32]()
-    var thread = Int32(thread_idx.x)
-    # The previous run's last products are done.
-    barrier()
-    if thread < run.rows:
-        sources[unsafe_offset=Int(thread)] = Int32(
-            rows.source_row(Int(run.first_row + thread))
-        )
-    barrier()
-    var depth = Int(problem.depth)
-    var activations = problem.activations.unsafe_address_space_cast[.GLOBAL]()
-    var run_rows = UInt32(run.rows)
-    var end = UInt32(layout.row_blocks()) * run_rows
-    # Rows first: what neighbouring threads store then lies side by side.
-    for i in range(UInt32(thread), end, UInt32(shape.threads())):
-        var block = i // run_rows
-        var row = i - block * run_rows
-        var source = activations.unsafe_offset(
-            Int(sources[unsafe_offset=Int(row)]) * depth
-            + Int(block) * BLOCK_ELEMENTS
-        )
-        var units = SIMD[.uint32, 4 * _UNITS](0)
-        comptime for unit in range(_UNITS):
-            var pairs = bitcast[.uint32, 4](
-                source.unsafe_load[width=8, alignment=16](8 * unit)
+
+    var rows: SharedPointer[UInt8]
+    """Where they lie."""
+    var no_row: SharedPointer[UInt8]
+    """Where zeros lie that stand for other rows."""
+    var first_row: Int32
+    """The run's first routed row."""
+    var barrier: SharedPointer[SharedMemBarrier]
+    """What counts the bytes that have come."""
+    var row_bytes: Int32
+    """From a row to the next."""
+    var phase: UInt32
+    """The parity that the barrier waits for."""
+
+    @inline(.always)
+    def __init__(
+        out self,
+        layout: StreamLayout[Self.shape],
+        shared: SharedPointer[UInt8],
+    ):
+        """Begins with no rows, together with all threads of the block.
+
+        The barrier is ready when the first rows are loaded.
+
+        Args:
+            layout: Where things lie in shared memory.
+            shared: The block's shared memory.
+        """
+        self.rows = shared.unsafe_offset(layout.activations())
+        self.no_row = shared.unsafe_offset(layout.no_row())
+        self.first_row = 0
+        self.barrier = shared.unsafe_offset(
+            layout.activation_barrier()
+        ).unsafe_bitcast[SharedMemBarrier]()
+        self.row_bytes = Int32(layout.row_bytes())
+        self.phase = 0
+        # The threads meet before they read it.
+        var at = Int(thread_idx.x) * _UNIT_BYTES
+        if at < Self.shape.no_row_bytes():
+            self.no_row.unsafe_store[alignment=_UNIT_BYTES](
+                at, SIMD[.uint8, _UNIT_BYTES](0)
             )
-            comptime for quarter in range(4):
-                units[quarter * _UNITS + unit] = pairs[quarter]
-        var fragment = target.unsafe_offset(
-            Int(fragment_index[shape.row_octets](block, row // 8) + row % 8 * 4)
-            * 4
+
+    @inline(.always)
+    def load[
+        RowMapType: RowMap
+    ](mut self, problem: MatmulProblem, rows: RowMapType, run: TileRun):
+        """Replaces the rows, with all threads of the block.
+
+        Parameters:
+            RowMapType: Finds the activation row of a routed row.
+
+        Args:
+            problem: The operands and their sizes.
+            rows: Maps a routed row to its activation row.
+            run: The rows.
+        """
+        comptime assert Self.shape.rows <= WARP_SIZE
+        comptime assert (
+            Self.shape.threads() * _UNIT_BYTES >= Self.shape.no_row_bytes()
         )
-        comptime for quarter in range(4):
-            fragment.unsafe_store[alignment=16](
-                4 * quarter,
-                units.slice[_UNITS, offset=quarter * _UNITS](),
+        self.first_row = run.first_row
+        # The previous run's last products are done.
+        barrier()
+        var row = Int32(thread_idx.x)
+        if row < Int32(WARP_SIZE):
+            var bytes = problem.depth * Int32(size_of[BFloat16]())
+            if row == 0:
+                self.barrier[].expect_bytes(bytes * run.rows)
+            syncwarp()
+            if row < run.rows:
+                bulk_copy(
+                    self.rows.unsafe_offset(Int(row * self.row_bytes)),
+                    problem.activations.unsafe_offset(
+                        rows.source_row(Int(run.first_row + row))
+                        * Int(problem.depth)
+                    ).unsafe_bitcast[UInt8](),
+                    bytes,
+                    self.barrier,
+                )
+        self.barrier[].wait(self.phase)
+        self.phase ^= 1
+
+    @inline(.always)
+    def lane_rows(self, row_tile: RowTile, octet: Int) -> LaneRows:
+        """Finds what this lane reads for `ldmatrix`.
+
+        Args:
+            row_tile: A row tile of the run.
+            octet: Which eight of its rows.
+
+        Returns:
+            Where it lies.
+        """
+        var lane = Int32(lane_id())
+        var row = lane % 8 + Int32(octet * 8)
+        var start = self.no_row
+        var step = Int32(0)
+        if row < row_tile.count:
+            start = self.rows.unsafe_offset(
+                Int((row_tile.first - self.first_row + row) * self.row_bytes)
             )
-    barrier()
+            step = Int32(_BLOCK_BYTES)
+        return LaneRows(
+            start.unsafe_offset(Int(lane // 8 * Int32(_UNIT_BYTES))), step
+        )
 
 
-@inline(.always)
-def fragment_index[row_octets: Int](block: UInt32, octet: UInt32) -> UInt32:
-    """Numbers the fragments of lane 0.
+@fieldwise_init
+struct LaneRows(TrivialRegisterPassable):
+    """What a lane reads of eight rows' activations, block after block."""
 
-    Parameters:
-        row_octets: Groups of eight rows of a row tile.
+    var start: SharedPointer[UInt8]
+    """Where that of the first block lies which was not passed."""
+    var step: Int32
+    """Bytes that a passed block counts: none for zeros."""
 
-    Args:
-        block: The block along K.
-        octet: Which eight rows.
+    @inline(.always)
+    def load[known: Int](self, more: Int32) -> SIMD[.bfloat16, 8]:
+        """Reads eight rows' activations of one block, with all lanes of a warp.
 
-    Returns:
-        The number of the fragment, of `FRAGMENT_BYTES`.
-    """
-    return (block * UInt32(row_octets) + octet) * UInt32(WARP_SIZE)
+        Parameters:
+            known: The block, from the first that was not passed.
+
+        Args:
+            more: Blocks to add to that.
+
+        Returns:
+            This lane's four pairs of neighbouring elements of one row.
+        """
+        return ld_matrix[8](
+            self.start.unsafe_offset(
+                known * _BLOCK_BYTES + Int(more * Int32(_BLOCK_BYTES))
+            ).unsafe_bitcast[BFloat16]()
+        )
+
+    @inline(.always)
+    def advance(mut self, blocks: Int32):
+        """Passes blocks.
+
+        Args:
+            blocks: How many.
+        """
+        self.start = self.start.unsafe_offset(Int(blocks * self.step))

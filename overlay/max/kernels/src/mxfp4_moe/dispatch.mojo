@@ -56,13 +56,24 @@ def grouped_matmul[
         comptime if in_panels:
             # Rows an expert can expect decide how many of them share one pass
             # over its packed bytes.
-            if _streams[StreamShape.FEW_ROWS](problem, 6):
+            comptime four_rows = (
+                StreamShape.FOUR_ROWS_NEXT if tables_ready else StreamShape.FOUR_ROWS
+            )
+            if _streams[four_rows](problem, through=4):
+                stream_matmul_sm90[four_rows, tables_ready=tables_ready](
+                    problem, rows, epilogue, ctx
+                )
+            elif problem.rows >= 2 * problem.groups and _streams[
+                StreamShape.TWENTY_FOUR_ROWS
+            ](problem, through=22 * problem.groups):
                 stream_matmul_sm90[
-                    StreamShape.FEW_ROWS, tables_ready=tables_ready
+                    StreamShape.TWENTY_FOUR_ROWS, tables_ready=tables_ready
                 ](problem, rows, epilogue, ctx)
-            elif _streams[StreamShape.SOME_ROWS](problem, 14):
+            elif _streams[StreamShape.EIGHT_ROWS](
+                problem, through=6 * problem.groups
+            ):
                 stream_matmul_sm90[
-                    StreamShape.SOME_ROWS, tables_ready=tables_ready
+                    StreamShape.EIGHT_ROWS, tables_ready=tables_ready
                 ](problem, rows, epilogue, ctx)
             else:
                 prefill_matmul_sm90(problem, rows, epilogue, ctx)
@@ -77,8 +88,8 @@ def grouped_matmul[
                 )
 
 
-def _streams[shape: StreamShape](problem: MatmulProblem, rows: Int32) -> Bool:
-    # Whether fewer rows than that come to a group, and the weights can stream.
-    return problem.rows < rows * problem.groups and StreamLayout[shape].fits(
-        problem
-    )
+def _streams[
+    shape: StreamShape
+](problem: MatmulProblem, *, through: Int32) -> Bool:
+    # Whether there are no more rows than that, and the weights can stream.
+    return problem.rows <= through and StreamLayout[shape].fits(problem)

@@ -9,6 +9,7 @@ fill its low two exponent bits and its top mantissa bit, are the BF16 number
 range for scale bytes above 128, so those take a second multiplication.
 """
 
+from std.memory import bitcast
 from std.sys import inlined_assembly
 
 from .mxfp4 import E8M0_NAN
@@ -137,6 +138,33 @@ def expand_panel_word[
         The word's four pairs of neighbouring elements, as BF16.
     """
     return _scale_pairs[two_steps](word_pairs(word), scale)
+
+
+@inline(.always)
+def fragment[
+    half: Int
+](first: SIMD[.uint32, 4], second: SIMD[.uint32, 4]) -> SIMD[.bfloat16, 8]:
+    """Arranges a lane's part of A for 16 elements along K.
+
+    Parameters:
+        half: Which 16 elements of a block.
+
+    Args:
+        first: The expanded word of the lane's first feature.
+        second: That of the one after it.
+
+    Returns:
+        Pairs of both features, then of both eight elements further along K, as
+        `mma.sync` m16k16 and a warp's part of `wgmma` m64k16 take them.
+    """
+    return bitcast[.bfloat16, 8](
+        SIMD[.uint32, 4](
+            first[2 * half],
+            second[2 * half],
+            first[2 * half + 1],
+            second[2 * half + 1],
+        )
+    )
 
 
 @inline(.always)

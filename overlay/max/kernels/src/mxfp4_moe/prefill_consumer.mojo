@@ -25,7 +25,7 @@ from max.gpu.primitives import warp
 
 from .bulk_copy import SharedPointer
 from .epilogue import Epilogue, Operands
-from .expand_sm90 import BlockScale, expand_panel_word
+from .expand_sm90 import BlockScale, expand_panel_word, fragment
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .prefill_layout import (
     ROW_BYTES,
@@ -300,7 +300,7 @@ struct Consumer(TrivialRegisterPassable):
                 wgmma_fence_aligned()
                 comptime for half in range(2):
                     sums.multiply(
-                        _fragment[half](first, second),
+                        fragment[half](first, second),
                         rows_start + (block * 64 + half * 32),
                     )
                 wgmma_commit_group_sync()
@@ -351,19 +351,3 @@ struct Consumer(TrivialRegisterPassable):
 def _pair_row(first_octet: Int, pair: Int) -> Int:
     # A lane has two rows of each eight.
     return (first_octet + pair // 2) * 8 + pair % 2
-
-
-@inline(.always)
-def _fragment[
-    half: Int
-](first: SIMD[.uint32, 4], second: SIMD[.uint32, 4]) -> SIMD[.bfloat16, 8]:
-    # A lane's part of A in `wgmma` m64k16: pairs of both features, then of both
-    # eight elements further along K.
-    return bitcast[.bfloat16, 8](
-        SIMD[.uint32, 4](
-            first[2 * half],
-            second[2 * half],
-            first[2 * half + 1],
-            second[2 * half + 1],
-        )
-    )

@@ -2,7 +2,7 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """Where the streaming matmul keeps things in shared memory."""
 
-from std.math import align_up
+from std.math import align_up, ceildiv
 from std.sys import size_of
 
 from max.gpu import WARP_SIZE
@@ -12,17 +12,8 @@ from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .problem import MatmulProblem
 from .stream_schedule import UnitSchedule
 
-comptime CHUNK_BLOCKS = 15
-"""Blocks along K that a warp copies at once."""
-
-comptime CHUNK_SCALES = CHUNK_BLOCKS * PANEL_BLOCK_BYTES
-"""Where a chunk's scales start, behind its packed elements."""
-
-comptime CHUNK_BYTES = CHUNK_SCALES + CHUNK_BLOCKS * PANEL_FEATURES
-"""Bytes of a chunk: a multiple of 16, as copies ask."""
-
 comptime _ALIGNMENT = 16
-"""What the widest loads ask."""
+"""What the widest loads and all copies ask."""
 
 comptime _MAX_SHARED_BYTES = 226 * 1024
 """What a thread block can have on Hopper, less 1 KiB for block reductions."""
@@ -35,27 +26,37 @@ struct StreamShape(TrivialRegisterPassable):
     The constants were chosen by measurement: see `docs/kernel-log.md`.
     """
 
-    var row_octets: Int
-    """Groups of eight rows of a row tile."""
+    var rows: Int
+    """Rows of a row tile."""
     var warps: Int
-    """Warps of a thread block, one block an SM."""
+    """Warps of a thread block, one block of a launch an SM."""
     var slots: Int
     """Chunks of weights that a warp keeps on their way."""
+    var chunk_blocks: Int
+    """Blocks along K that a warp copies at once: a chunk."""
+    var registers: Int
+    """Registers that a thread may take."""
 
-    comptime FEW_ROWS = Self(1, 16, 2)
+    comptime FOUR_ROWS = Self(4, 12, 2, 15, 96)
+    """Up to four rows an expert, and room on the SM for `FOUR_ROWS_NEXT`."""
+
+    comptime FOUR_ROWS_NEXT = Self(4, 8, 2, 15, 112)
+    """What a launch right after `FOUR_ROWS` takes."""
+
+    comptime EIGHT_ROWS = Self(8, 16, 2, 15, 128)
     """Up to eight rows an expert."""
 
-    comptime SOME_ROWS = Self(2, 16, 2)
-    """Up to sixteen rows an expert."""
+    comptime TWENTY_FOUR_ROWS = Self(24, 16, 2, 10, 128)
+    """Up to 24 rows an expert, whose activations leave room for less else."""
 
     @inline(.always)
-    def rows(self) -> Int:
-        """Counts the rows of a row tile.
+    def row_octets(self) -> Int:
+        """Counts the groups of eight rows, or fewer, of a row tile.
 
         Returns:
-            Eight for each octet.
+            What the rows take.
         """
-        return self.row_octets * 8
+        return ceildiv(self.rows, 8)
 
     @inline(.always)
     def threads(self) -> Int:
@@ -66,13 +67,40 @@ struct StreamShape(TrivialRegisterPassable):
         """
         return self.warps * WARP_SIZE
 
+    @inline(.always)
+    def chunk_scales(self) -> Int:
+        """Finds a chunk's scales.
+
+        Returns:
+            Where they start, behind its packed elements, in bytes.
+        """
+        return self.chunk_blocks * PANEL_BLOCK_BYTES
+
+    @inline(.always)
+    def chunk_bytes(self) -> Int:
+        """Sizes a chunk.
+
+        Returns:
+            Its bytes: a multiple of 16, as copies ask.
+        """
+        return self.chunk_scales() + self.chunk_blocks * PANEL_FEATURES
+
+    @inline(.always)
+    def no_row_bytes(self) -> Int:
+        """Sizes the zeros that stand for rows of other experts.
+
+        Returns:
+            The bytes of a row's activations that meet one chunk.
+        """
+        return self.chunk_blocks * BLOCK_ELEMENTS * size_of[BFloat16]()
+
 
 @fieldwise_init
 struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
     """Offsets into a block's shared memory, in bytes.
 
-    In order: each warp's slots, their barriers, activations, the rows' sources,
-    the schedule.
+    In order: each warp's slots, their barriers, that of the activations, these,
+    zeros, the schedule.
 
     Parameters:
         shape: How a thread block works.
@@ -102,7 +130,7 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
         Returns:
             Where they start.
         """
-        return warp * Self.shape.slots * CHUNK_BYTES
+        return warp * Self.shape.slots * Self.shape.chunk_bytes()
 
     @inline(.always)
     def barriers(self, warp: Int) -> Int:
@@ -120,25 +148,42 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
         )
 
     @inline(.always)
+    def activation_barrier(self) -> Int:
+        """Finds the barrier of the activations.
+
+        Returns:
+            Where it starts, right behind those of all warps.
+        """
+        return self.barriers(Self.shape.warps)
+
+    @inline(.always)
     def activations(self) -> Int:
         """Finds the activations.
 
         Returns:
             Where they start.
         """
-        return align_up(self.barriers(Self.shape.warps), _ALIGNMENT)
+        return align_up(
+            self.activation_barrier() + size_of[UInt64](), _ALIGNMENT
+        )
 
     @inline(.always)
-    def sources(self) -> Int:
-        """Finds the rows' sources.
+    def row_bytes(self) -> Int:
+        """Measures from one row of activations to the next.
+
+        Returns:
+            The bytes, of which 16 are unused: see `activation_rows.mojo`.
+        """
+        return self.depth * size_of[BFloat16]() + 16
+
+    @inline(.always)
+    def no_row(self) -> Int:
+        """Finds the zeros that stand for rows of other experts.
 
         Returns:
             Where they start.
         """
-        return (
-            self.activations()
-            + self.depth * Self.shape.rows() * size_of[BFloat16]()
-        )
+        return self.activations() + self.row_bytes() * Self.shape.rows
 
     @inline(.always)
     def schedule(self) -> Int:
@@ -147,7 +192,7 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
         Returns:
             Where it starts.
         """
-        return self.sources() + Self.shape.rows() * 4
+        return self.no_row() + Self.shape.no_row_bytes()
 
     @inline(.always)
     def shared_bytes(self) -> Int:

@@ -2,10 +2,10 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """How thread blocks share the weights that a routing selected.
 
-A unit of work is one panel met by one row tile:
-up to a tile's rows of one group. Units are numbered along the features of the
-first row tile, then of the second, and each thread block takes an equal,
-contiguous range of them. So the weights are read evenly whatever the routing.
+A unit of work is one panel met by one row tile: up to a tile's rows of one
+group. Units are numbered along the features of the first row tile, then of the
+second, and each thread block takes a contiguous range of them, of equal cost. So
+the weights are read evenly whatever the routing.
 
 Tiles are seldom full, so those that follow each other share the place in shared
 memory that one full tile needs: a run. Only between runs must a block's warps
@@ -23,6 +23,11 @@ from max.gpu.sync import barrier
 from .bulk_copy import SharedPointer
 from .problem import MatmulProblem
 from .tile_schedule import RowTile
+
+
+comptime _PANEL_COST = 4
+# What a panel costs besides its products, in what products with eight rows
+# cost: see `docs/kernel-log.md`.
 
 
 @fieldwise_init
@@ -56,12 +61,16 @@ struct UnitSchedule(TrivialRegisterPassable):
 
     var tiles: SharedPointer[GroupTiles]
     """The row tiles of each of these groups."""
+    var octets: SharedPointer[Int32]
+    """Groups of eight rows, the last of a group less, up to and with each."""
     var warp_tiles: SharedPointer[GroupTiles]
     """Room for what each warp lists."""
     var listed: Int32
     """Groups in the list."""
     var row_tiles: Int32
     """Row tiles of all groups."""
+    var row_octets: Int32
+    """Groups of eight rows in all of these."""
     var loses_rows: Bool
     """Whether any rows belong to no expert."""
     var groups: Int32
@@ -85,8 +94,12 @@ struct UnitSchedule(TrivialRegisterPassable):
         """
         self.warp_tiles = place.unsafe_bitcast[GroupTiles]()
         self.tiles = self.warp_tiles.unsafe_offset(WARP_SIZE)
+        self.octets = self.tiles.unsafe_offset(
+            Int(problem.groups)
+        ).unsafe_bitcast[Int32]()
         self.listed = 0
         self.row_tiles = 0
+        self.row_octets = 0
         self.loses_rows = problem.groups == 0
         self.groups = problem.groups
         self.tile_rows = tile_rows
@@ -101,7 +114,9 @@ struct UnitSchedule(TrivialRegisterPassable):
         Returns:
             Its bytes of shared memory.
         """
-        return (WARP_SIZE + groups) * size_of[GroupTiles]()
+        return (WARP_SIZE + groups) * size_of[GroupTiles]() + groups * size_of[
+            Int32
+        ]()
 
     @inline(.always)
     def build[threads: Int](mut self, problem: MatmulProblem):
@@ -136,23 +151,29 @@ struct UnitSchedule(TrivialRegisterPassable):
                         and end < Int(problem.rows)
                     )
                 )
-            var tiles = self._tiles_of(rows)
-            var through = warp.prefix_sum(tiles)
+            var through = warp.prefix_sum(self._tiles_of(rows))
+            var octets_through = warp.prefix_sum(_octets_of(rows))
             var with_rows = warp.vote[.uint32](rows > 0)
             var lanes_lose = Int32(warp.vote[.uint32](lost) != 0)
             if lane_id() == WARP_SIZE - 1:
                 self.warp_tiles[unsafe_offset=Int(warp_id())] = GroupTiles(
-                    through, Int32(pop_count(with_rows)), lanes_lose, 0
+                    through,
+                    Int32(pop_count(with_rows)),
+                    lanes_lose,
+                    octets_through,
                 )
             barrier()
             var place = self.listed
             var before = self.row_tiles
+            var octets_before = self.row_octets
             comptime for other in range(warps):
                 # Reads do not depend on each other: one wait for all.
                 var others = self.warp_tiles[unsafe_offset=other]
                 if other < Int(warp_id()):
                     before += others.end
                     place += others.expert
+                    octets_before += others.rows
+                self.row_octets += others.rows
                 self.row_tiles += others.end
                 self.listed += others.expert
                 self.loses_rows = self.loses_rows or others.first_row != 0
@@ -161,6 +182,9 @@ struct UnitSchedule(TrivialRegisterPassable):
                 place += Int32(pop_count(with_rows & earlier_lanes))
                 self.tiles[unsafe_offset=Int(place)] = GroupTiles(
                     before + through, Int32(expert), Int32(first), rows
+                )
+                self.octets[unsafe_offset=Int(place)] = (
+                    octets_before + octets_through
                 )
             barrier()
 
@@ -198,6 +222,59 @@ struct UnitSchedule(TrivialRegisterPassable):
         )
 
     @inline(.always)
+    def first_unit[
+        equal_tiles: Bool
+    ](self, panels: Int32, block: Int32) -> Int32:
+        """Finds where a thread block's share of the units begins.
+
+        Parameters:
+            equal_tiles: Whether all row tiles cost the same.
+
+        Args:
+            panels: Panels of an expert.
+            block: The thread block, or the number of them.
+
+        Returns:
+            The first unit of the block: the end of the one's before it.
+        """
+        comptime if equal_tiles:
+            return _share(self.row_tiles * panels, block)
+        var all = self.row_tiles * Int32(_PANEL_COST) + self.row_octets
+        var before = _share(all * panels, block)
+        if before >= all * panels:
+            return self.row_tiles * panels
+        var low = Int32(0)
+        var high = self.listed - 1
+        while low < high:
+            var middle = (low + high) >> 1
+            if self._cost_through(middle) * panels > before:
+                high = middle
+            else:
+                low = middle + 1
+        var group = self.tiles[unsafe_offset=Int(low)]
+        var tiles = self._tiles_of(group.rows)
+        var octets = _octets_of(group.rows)
+        var cost = tiles * Int32(_PANEL_COST) + octets
+        var within = before - (self._cost_through(low) - cost) * panels
+        # All tiles but the last are full.
+        var full_octets = self.tile_rows // 8
+        var full_cost = (Int32(_PANEL_COST) + full_octets) * panels
+        var tile = min(Int32(UInt32(within) // UInt32(full_cost)), tiles - 1)
+        var panel_cost = Int32(_PANEL_COST) + min(
+            full_octets, octets - tile * full_octets
+        )
+        return (group.end - tiles + tile) * panels + Int32(
+            ceildiv(UInt32(within - tile * full_cost), UInt32(panel_cost))
+        )
+
+    @inline(.always)
+    def _cost_through(self, group: Int32) -> Int32:
+        return (
+            self.tiles[unsafe_offset=Int(group)].end * Int32(_PANEL_COST)
+            + self.octets[unsafe_offset=Int(group)]
+        )
+
+    @inline(.always)
     def tile_run(self, first_tile: Int32, end_tile: Int32) -> TileRun:
         """Finds as many row tiles as can share the place of one.
 
@@ -222,18 +299,13 @@ struct UnitSchedule(TrivialRegisterPassable):
 
 
 @inline(.always)
-def share_of_units(units: Int32, block: Int32) -> Int32:
-    """Counts the units before a thread block's share.
+def _octets_of(rows: Int32) -> Int32:
+    return Int32(ceildiv(UInt32(rows), 8))
 
-    Shares differ by one unit at most.
 
-    Args:
-        units: All units.
-        block: The thread block, or the number of them.
-
-    Returns:
-        The first unit of the block.
-    """
+@inline(.always)
+def _share(all: Int32, block: Int32) -> Int32:
+    # What comes before a thread block's share: shares differ by one at most.
     var blocks = Int32(grid_dim.x)
-    var each = Int32(UInt32(units) // UInt32(blocks))
-    return each * block + min(block, units - each * blocks)
+    var each = Int32(UInt32(all) // UInt32(blocks))
+    return each * block + min(block, all - each * blocks)

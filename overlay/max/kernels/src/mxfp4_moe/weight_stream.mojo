@@ -14,14 +14,9 @@ from max.gpu.memory import fence_mbarrier_init
 from .bulk_copy import SharedPointer, bulk_copy
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .problem import MatmulProblem
-from .stream_layout import (
-    CHUNK_BLOCKS,
-    CHUNK_BYTES,
-    CHUNK_SCALES,
-    StreamLayout,
-    StreamShape,
-)
+from .stream_layout import StreamLayout, StreamShape
 from .stream_schedule import UnitSchedule
+from .weight_chunk import WeightChunk
 
 
 struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
@@ -102,32 +97,36 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
     def init_barriers(
         layout: StreamLayout[Self.shape], shared: SharedPointer[UInt8]
     ):
-        """Prepares the slots of all warps, together with all threads.
+        """Prepares the barriers of all slots and of the activations, together
+        with all threads.
 
-        The threads meet before any slot is filled.
+        The threads meet before any of them is used.
 
         Args:
             layout: Where things lie in shared memory.
             shared: The block's shared memory.
         """
-        comptime slots = Self.shape.warps * Self.shape.slots
-        comptime assert slots <= Self.shape.threads()
-        var slot = Int(thread_idx.x)
-        if slot < slots:
+        # That of the activations comes right behind.
+        comptime barriers = Self.shape.warps * Self.shape.slots + 1
+        comptime assert barriers <= Self.shape.threads()
+        var thread = Int(thread_idx.x)
+        if thread < barriers:
             shared.unsafe_offset(layout.barriers(0)).unsafe_bitcast[
                 SharedMemBarrier
-            ]()[unsafe_offset=slot].init(1)
+            ]()[unsafe_offset=thread].init(1)
             fence_mbarrier_init()
 
     @inline(.always)
-    def chunk(self) -> SharedPointer[UInt8]:
+    def chunk(self) -> WeightChunk[Self.shape]:
         """Waits until the oldest slot's chunk has come.
 
         Returns:
-            Where it lies.
+            The chunk.
         """
         self.barriers[unsafe_offset=Int(self.slot)].wait(self.phase)
-        return self.slots.unsafe_offset(Int(self.slot) * CHUNK_BYTES)
+        return WeightChunk[Self.shape](
+            self.slots.unsafe_offset(Int(self.slot) * Self.shape.chunk_bytes())
+        )
 
     @inline(.always)
     def next_chunk(
@@ -146,7 +145,7 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
             schedule: The row tiles.
         """
         if self.blocks_left > 0:
-            var blocks = min(self.blocks_left, Int32(CHUNK_BLOCKS))
+            var blocks = min(self.blocks_left, Int32(Self.shape.chunk_blocks))
             if lane_id() == 0:
                 self._copy(problem, blocks)
             self.block += blocks
@@ -160,7 +159,9 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
 
     @inline(.always)
     def _copy(self, problem: MatmulProblem, blocks: Int32):
-        var target = self.slots.unsafe_offset(Int(self.slot) * CHUNK_BYTES)
+        var target = self.slots.unsafe_offset(
+            Int(self.slot) * Self.shape.chunk_bytes()
+        )
         var barrier = self.barriers.unsafe_offset(Int(self.slot))
         barrier[].expect_bytes(
             blocks * Int32(PANEL_BLOCK_BYTES + PANEL_FEATURES)
@@ -172,7 +173,7 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
             barrier,
         )
         bulk_copy(
-            target.unsafe_offset(CHUNK_SCALES),
+            target.unsafe_offset(Self.shape.chunk_scales()),
             problem.scales.unsafe_offset(Int(self.block) * PANEL_FEATURES),
             blocks * Int32(PANEL_FEATURES),
             barrier,

@@ -16,6 +16,7 @@ from std.time import perf_counter_ns
 from max.gpu.host import DeviceBuffer, DeviceContext, HostBuffer
 
 from mxfp4_moe.combine import combine_cpu, combine_gpu
+from mxfp4_moe.dispatch import grouped_matmul
 from mxfp4_moe.epilogue import (
     BiasSwiGLU,
     BiasWeightScatter,
@@ -38,7 +39,7 @@ comptime TOP_K = 4
 
 
 comptime _NO_TILE = TileShape(0, 0, 0, 0)
-comptime _NO_STREAM = StreamShape(0, 0, 0)
+comptime _NO_STREAM = StreamShape(0, 0, 0, 0, 0)
 
 
 @fieldwise_init
@@ -54,10 +55,18 @@ struct Kernel(TrivialRegisterPassable):
 
     comptime TILE_FEW = Self(TileShape.FEW_ROWS, _NO_STREAM, False)
     comptime TILE_MANY = Self(TileShape.MANY_ROWS, _NO_STREAM, False)
-    comptime STREAM_FEW = Self(_NO_TILE, StreamShape.FEW_ROWS, False)
-    comptime STREAM_SOME = Self(_NO_TILE, StreamShape.SOME_ROWS, False)
+    comptime STREAM_EIGHT = Self(_NO_TILE, StreamShape.EIGHT_ROWS, False)
+    comptime STREAM_FOUR = Self(_NO_TILE, StreamShape.FOUR_ROWS, False)
+    comptime STREAM_FOUR_NEXT = Self(
+        _NO_TILE, StreamShape.FOUR_ROWS_NEXT, False
+    )
+    comptime STREAM_TWENTY_FOUR = Self(
+        _NO_TILE, StreamShape.TWENTY_FOUR_ROWS, False
+    )
     # Few warps, so that each has many panels.
-    comptime STREAM_NARROW = Self(_NO_TILE, StreamShape(1, 4, 2), False)
+    comptime STREAM_NARROW = Self(
+        _NO_TILE, StreamShape(8, 4, 2, 15, 128), False
+    )
     comptime PREFILL = Self(_NO_TILE, _NO_STREAM, True)
 
     def name(self) -> String:
@@ -65,7 +74,7 @@ struct Kernel(TrivialRegisterPassable):
             return "prefill"
         if self.stream.slots > 0:
             return String(
-                t"stream of {self.stream.rows()}, {self.stream.slots} slots"
+                t"stream of {self.stream.rows}, {self.stream.slots} slots"
             )
         return String(t"{self.tile.features()}x{self.tile.rows()}")
 
@@ -759,6 +768,148 @@ def check_combine(tokens: Int, features: Int, ctx: DeviceContext) raises:
     _ = weighted^
 
 
+def check_layers(tokens: Int, experts: Int, ctx: DeviceContext) raises:
+    """Layers whose launches overlap give the same bits as launches that wait.
+
+    Each layer takes the one's output before it and other logits.
+    """
+    comptime layers = 24
+    comptime width = 2880
+    var slots = tokens * TOP_K
+    var logits = Tensor[.bfloat16](ctx, layers * tokens * experts)
+    var hidden = Tensor[.bfloat16](ctx, tokens * width)
+    var gate_up = Tensor[.uint8](ctx, experts * 2 * width * width // 2)
+    var gate_up_scales = Tensor[.uint8](ctx, experts * 2 * width * width // 32)
+    var down = Tensor[.uint8](ctx, experts * width * width // 2)
+    var down_scales = Tensor[.uint8](ctx, experts * width * width // 32)
+    var bias = Tensor[.bfloat16](ctx, experts * 2 * width)
+    logits.fill(random_bf16)
+    hidden.fill(random_bf16)
+    gate_up.fill(random_byte)
+    gate_up_scales.fill(random_scale)
+    down.fill(random_byte)
+    down_scales.fill(random_scale)
+    bias.fill(random_bf16)
+    var weights = Tensor[.float32](ctx, slots)
+    var choices = Tensor[.int32](ctx, slots)
+    var order = Tensor[.uint32](ctx, slots)
+    var starts = Tensor[.uint32](ctx, experts + 1)
+    var ids = Tensor[.int32](ctx, experts)
+    var gated = Tensor[.bfloat16](ctx, slots * width)
+    var weighted = Tensor[.float32](ctx, slots * width)
+    var tables = RoutingTables(
+        order.on_device(),
+        starts.on_device(),
+        ids.on_device(),
+        choices.on_device(),
+    )
+
+    def stack(
+        blocks: Tensor[.uint8],
+        scales: Tensor[.uint8],
+        activations: TensorPointer[BFloat16],
+        features: Int,
+    ) {imm} -> MatmulProblem:
+        return MatmulProblem(
+            activations,
+            blocks.on_device(),
+            scales.on_device(),
+            starts.on_device(),
+            ids.on_device(),
+            rows=slots,
+            experts=experts,
+            features=features,
+            depth=width,
+            groups=experts,
+        )
+
+    def run(outputs: Tensor[.bfloat16], waits: Bool, layer: Int) raises {imm}:
+        var activations = hidden.on_device()
+        if layer > 0:
+            activations = outputs.on_device().unsafe_offset(
+                (layer - 1) * tokens * width
+            )
+        select_gpu[TOP_K](
+            RouterScores(
+                weights.on_device(),
+                logits.on_device().unsafe_offset(layer * tokens * experts),
+                Int32(tokens),
+                Int32(experts),
+            ),
+            tables,
+            ctx,
+        )
+        if waits:
+            ctx.synchronize()
+        grouped_matmul["gpu", in_panels=True](
+            stack(gate_up, gate_up_scales, activations, 2 * width),
+            GatherRow[TOP_K](order.on_device()),
+            BiasSwiGLU[1.702, 7.0](
+                gated.on_device(), bias.on_device(), Int32(2 * width)
+            ),
+            ctx,
+        )
+        if waits:
+            ctx.synchronize()
+        grouped_matmul["gpu", in_panels=True, tables_ready=True](
+            stack(down, down_scales, gated.on_device(), width),
+            SameRow(),
+            BiasWeightScatter(
+                weighted.on_device(),
+                bias.on_device(),
+                weights.on_device(),
+                order.on_device(),
+                Int32(width),
+            ),
+            ctx,
+        )
+        if waits:
+            ctx.synchronize()
+        combine_gpu[TOP_K](
+            outputs.on_device().unsafe_offset(layer * tokens * width),
+            weighted.on_device(),
+            tokens,
+            width,
+            ctx,
+        )
+        if waits:
+            ctx.synchronize()
+
+    var expected = Tensor[.bfloat16](ctx, layers * tokens * width)
+    var actual = Tensor[.bfloat16](ctx, layers * tokens * width)
+    poison(expected, ctx)
+    for layer in range(layers):
+        run(expected, True, layer)
+    expected.device.enqueue_copy_to(expected.host)
+    for _ in range(4):
+        poison(actual, ctx)
+        for layer in range(layers):
+            run(actual, False, layer)
+        actual.device.enqueue_copy_to(actual.host)
+        ctx.synchronize()
+        for i in range(layers * tokens * width):
+            assert_equal(
+                bitcast[.uint16](actual.host[i]),
+                bitcast[.uint16](expected.host[i]),
+                "layers",
+            )
+    print(t"  {layers} layers of {tokens} tokens, {experts} experts: equal")
+    _ = hidden^
+    _ = logits^
+    _ = gate_up^
+    _ = gate_up_scales^
+    _ = down^
+    _ = down_scales^
+    _ = bias^
+    _ = weights^
+    _ = choices^
+    _ = order^
+    _ = starts^
+    _ = ids^
+    _ = gated^
+    _ = weighted^
+
+
 def main() raises:
     seed(Int(perf_counter_ns() % 1_000_000_007))
     with DeviceContext() as ctx:
@@ -791,14 +942,28 @@ def main() raises:
             Shape("K = 8192, fewer stages", [40, 3], 208, 8192),
             Shape("several tiles a block", even(11, 20), 5760, 256),
         ]
-        check_kernel[Kernel.STREAM_FEW](cases, ctx)
-        check_kernel[Kernel.STREAM_SOME](cases, ctx)
+        # Features that a warpgroup's units divide.
+        var unit_cases: List[Shape] = [
+            Shape("one row, four panels", [1], 64, 32),
+            Shape("tiles", [1, 0, 9, 16, 17, 33, 40, 2, 5, 70], 320, 416),
+            Shape("whole chunks", spread(32, 400), 192, 480),
+            Shape("K = 1440, units", [12, 3, 30, 1], 5760, 1440),
+            Shape("gpt-oss down, some rows", [9, 14, 8, 31], 2880, 2880),
+            Shape("no expert", [3, 9, 4], 64, 64, ids=[1, -1, 0], experts=2),
+            Shape("gaps", [3, 9, 4], 128, 96, lead=11, trail=70),
+        ]
+        check_kernel[Kernel.STREAM_EIGHT](cases, ctx)
+        check_kernel[Kernel.STREAM_FOUR](cases, ctx)
+        check_kernel[Kernel.STREAM_FOUR_NEXT](cases, ctx)
+        check_kernel[Kernel.STREAM_TWENTY_FOUR](cases, ctx)
+        check_kernel[Kernel.STREAM_TWENTY_FOUR](unit_cases, ctx)
         check_kernel[Kernel.STREAM_NARROW](cases, ctx)
         check_kernel[Kernel.TILE_FEW](cases, ctx)
         check_kernel[Kernel.TILE_MANY](cases, ctx)
         check_kernel[Kernel.PREFILL](cases, ctx)
         check_kernel[Kernel.PREFILL](tile_cases, ctx)
         check_every_value[Kernel.STREAM_NARROW](ctx)
+        check_every_value[Kernel.STREAM_TWENTY_FOUR](ctx)
         check_every_value[Kernel.TILE_FEW](ctx)
         check_every_value[Kernel.TILE_MANY](ctx)
         check_every_value[Kernel.PREFILL](ctx)
@@ -819,4 +984,7 @@ def main() raises:
         check_combine(0, 64, ctx)
         check_combine(3, 2880, ctx)
         check_combine(70, 8, ctx)
+        check_layers(1, 8, ctx)
+        check_layers(5, 8, ctx)
+        check_layers(70, 8, ctx)
     print("all passed")
