@@ -21,7 +21,7 @@ PROMPTS = {"1k": 1024, "8k": 8192, "32k": 32768}
 MEASURE = (
     "max serve, spoken to by max benchmark over /v1/completions: greedy, prompts of random words, "
     "no prefix cache. decode_tokens_per_s: batch / mean time per output token ((latency - time to "
-    "first token) / (tokens - 1)) of so many requests made at once, 112 prompt and 256 new tokens "
+    "first token) / (tokens - 1)) of so many requests made at once, 112 prompt and 1,024 new tokens "
     "each. limit_tokens_per_s: the step's expected bytes, weights and KV cache, at the rate of a "
     "4 GiB copy within device memory, bytes read and written. ttft_ms: median of three requests, "
     "one at a time. peak_device_gib: nvidia-smi every 100 ms, over the whole run, less what was in "

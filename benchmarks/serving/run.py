@@ -25,7 +25,7 @@ from serving.processes import environment
 from serving.results import BATCHES, PROMPTS, Model, Results, Row, Run, run_name
 from serving.server import Server, serve, serve_command
 
-DECODE = Workload(prompt_tokens=112, output_tokens=256, concurrency=BATCHES)
+DECODE = Workload(prompt_tokens=112, output_tokens=1024, concurrency=BATCHES)
 FIRST_TOKEN_ROUNDS = 3
 COPIES = (sys.executable, "-m", "serving.copies")
 PACKAGES = {"max": "max", "mojo": "mojo-compiler"}
