@@ -21,11 +21,12 @@ PROMPTS = {"1k": 1024, "8k": 8192, "32k": 32768}
 MEASURE = (
     "max serve, spoken to by max benchmark over /v1/completions: greedy, prompts of random words, "
     "no prefix cache. decode_tokens_per_s: batch / mean time per output token ((latency - time to "
-    "first token) / (tokens - 1)) of so many requests made at once, 112 prompt and 1,024 new tokens "
-    "each. limit_tokens_per_s: the step's expected bytes, weights and KV cache, at the rate of a "
-    "4 GiB copy within device memory, bytes read and written. ttft_ms: median of three requests, "
-    "one at a time. peak_device_gib: nvidia-smi every 100 ms, over the whole run, less what was in "
-    "use before it. load_s: from the start of the command until /health answers, less compile_s. "
+    "first token) / (tokens - 1)) of so many requests made at once, 112 prompt and new_tokens new "
+    "tokens each. limit_tokens_per_s: the step's expected bytes, weights and KV cache, at the rate "
+    "of a 4 GiB copy within device memory, bytes read and written. ttft_ms: median of three "
+    "requests, one at a time. peak_device_gib: nvidia-smi every 100 ms, over the whole run, less "
+    "what was in use before it. load_s: from the start of the command until /health answers, less "
+    "compile_s. "
     "compile_s: building and compiling graphs, by MAX's log. copy_s: the checkpoint's shards, "
     "memory-mapped and in the page cache, to device memory with max.driver, nothing pinned."
 )
@@ -45,6 +46,7 @@ class Row:
     load_s: float | None = None
     copy_s: float | None = None
     compile_s: float | None = None
+    new_tokens: int | None = None
 
     @property
     def key(self) -> tuple[str, int, bool]:

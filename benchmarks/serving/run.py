@@ -78,7 +78,14 @@ def measure(options: Options, save: Callable[[Results], None]) -> Results:
     results.copy_tb_per_s = copies["copy_tb_per_s"]
     for device_graphs in options.device_graphs:
         rows = [
-            Row(options.model, batch, device_graphs, copy_s=copies["copy_s"]) for batch in BATCHES
+            Row(
+                options.model,
+                batch,
+                device_graphs,
+                copy_s=copies["copy_s"],
+                new_tokens=DECODE.output_tokens,
+            )
+            for batch in BATCHES
         ]
         results.rows += rows
         try:

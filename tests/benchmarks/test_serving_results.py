@@ -26,6 +26,7 @@ SCHEMA = {
     "load_s",
     "copy_s",
     "compile_s",
+    "new_tokens",
 }
 
 

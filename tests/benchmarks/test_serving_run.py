@@ -44,7 +44,7 @@ for level in options["--max-concurrency"].split(","):
         "input_lens": [112] * requests,
         "median_ttft_ms": 30,
         "mean_ttft_ms": 40.0,
-        "mean_latency_ms": 40.0 + 255 * 2.5,
+        "mean_latency_ms": 40.0 + 1023 * 2.5,
     }}
     Path(options["--log-dir"], f"results-{{level}}-median.json").write_text(json.dumps(result))
 """
@@ -93,6 +93,7 @@ def test_what_fails_is_named_and_the_rest_is_kept(tmp_path: Path, checkpoint: Pa
         assert row.decode_tokens_per_s == 400 * row.batch
         assert row.limit_tokens_per_s is not None
         assert (row.copy_s, row.compile_s, row.peak_device_gib) == (3, 1.2, 8)
+        assert row.new_tokens == 1024
         assert row.load_s is not None
         assert row.ttft_ms == {"1k": 30}
     (run,) = results.runs
