@@ -8,9 +8,9 @@ finds them in different banks. What it hands to a lane, for each MXFP4 block alo
 K and each eight rows, are the four pairs of neighbouring elements that meet the
 four pairs of the lane's words of weights.
 
-Where a row tile has no eight rows, zeros stand for the others. They are not
-needed, but save power, which limits these kernels: a tensor core that multiplies
-with zeros takes less.
+Where a row tile has fewer than eight rows left, zeros stand for the others. No
+sum needs them, but power limits these kernels, and a tensor core that multiplies
+with zeros takes less of it.
 """
 
 from std.sys import size_of

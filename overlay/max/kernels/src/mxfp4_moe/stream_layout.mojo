@@ -43,6 +43,7 @@ struct StreamShape(TrivialRegisterPassable):
     comptime FOUR_ROWS_NEXT = Self(4, 8, 2, 15, 112)
     """What a launch right after `FOUR_ROWS` takes."""
 
+    # These fill an SM.
     comptime EIGHT_ROWS = Self(8, 16, 2, 15, 128)
     """Up to eight rows an expert."""
 
@@ -51,10 +52,10 @@ struct StreamShape(TrivialRegisterPassable):
 
     @inline(.always)
     def row_octets(self) -> Int:
-        """Counts the groups of eight rows, or fewer, of a row tile.
+        """Counts a row tile's groups of eight rows.
 
         Returns:
-            What the rows take.
+            The groups, the last of which may have fewer.
         """
         return ceildiv(self.rows, 8)
 

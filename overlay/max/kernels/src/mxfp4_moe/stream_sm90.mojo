@@ -42,7 +42,6 @@ from .problem import MatmulProblem, RowMap
 from .stream_layout import StreamLayout, StreamShape
 from .stream_schedule import UnitSchedule
 from .tile_schedule import RowTile
-
 from .weight_stream import WeightStream
 
 
@@ -102,7 +101,7 @@ def _stream_kernel[
                 var tile = Int32(UInt32(mine) // UInt32(panels))
                 row_tile = schedule.row_tile(tile)
                 tile_end = (tile + 1) * panels
-            var octets = (row_tile.count + 7) // 8
+            var octets = Int32(ceildiv(UInt32(row_tile.count), 8))
             comptime for count in range(1, shape.row_octets() + 1):
                 if octets == Int32(count):
                     _store(

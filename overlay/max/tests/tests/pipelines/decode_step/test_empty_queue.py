@@ -58,7 +58,7 @@ def test_an_empty_queue_is_not_received_from(
     received = []
     receive = zmq.Socket.recv_multipart
 
-    def counted(self: zmq.Socket, *arguments: object, **options: object) -> object:
+    def counted(self: zmq.Socket[bytes], *arguments: object, **options: object) -> object:
         received.append(self)
         return receive(self, *arguments, **options)  # type: ignore[arg-type, call-overload]
 
