@@ -7,7 +7,8 @@
 - `problem`: the operands of a grouped matmul and its row maps.
 - `matmul_cpu`: the executable specification.
 - `stream_sm90`, with `stream_layout`, `stream_schedule`, `weight_stream`,
-  `activation_rows` and `bulk_copy`: the Hopper kernel for few rows an expert.
+  `weight_chunk`, `activation_rows`, `panel_products` and `bulk_copy`: the Hopper
+  kernel for few rows an expert.
 - `prefill_sm90`, with `prefill_layout`, `prefill_schedule`, `prefill_ring`,
   `prefill_producer` and `prefill_consumer`: the Hopper kernel for many rows.
 - `matmul_sm90`, with `activation_stage` and `tile_schedule`: the Hopper kernel

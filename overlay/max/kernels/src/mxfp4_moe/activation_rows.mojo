@@ -23,7 +23,7 @@ from max.gpu.sync import barrier, syncwarp
 from .bulk_copy import SharedPointer, bulk_copy
 from .mxfp4 import BLOCK_ELEMENTS
 from .problem import MatmulProblem, RowMap
-from .stream_layout import StreamLayout, StreamShape
+from .stream_layout import StreamLayout, StreamShape, at_block
 from .stream_schedule import TileRun
 from .tile_schedule import RowTile
 
@@ -171,9 +171,9 @@ struct LaneRows(TrivialRegisterPassable):
             This lane's four pairs of neighbouring elements of one row.
         """
         return ld_matrix[8](
-            self.start.unsafe_offset(
-                known * _BLOCK_BYTES + Int(more * Int32(_BLOCK_BYTES))
-            ).unsafe_bitcast[BFloat16]()
+            at_block[_BLOCK_BYTES, known](self.start, more).unsafe_bitcast[
+                BFloat16
+            ]()
         )
 
     @inline(.always)

@@ -59,7 +59,7 @@ def grouped_matmul[
             comptime four_rows = (
                 StreamShape.FOUR_ROWS_NEXT if tables_ready else StreamShape.FOUR_ROWS
             )
-            if _streams[four_rows](problem, through=4):
+            if _streams[four_rows](problem, through=Int32(four_rows.rows)):
                 stream_matmul_sm90[four_rows, tables_ready=tables_ready](
                     problem, rows, epilogue, ctx
                 )

@@ -124,7 +124,7 @@ def expand_word[
 @inline(.always)
 def expand_panel_word[
     two_steps: Bool
-](word: UInt32, scale: BlockScale) -> SIMD[.uint32, 4]:
+](word: UInt32, scale: UInt8) -> SIMD[.uint32, 4]:
     """Expands eight elements of one row from a word of a panel.
 
     Parameters:
@@ -132,12 +132,17 @@ def expand_panel_word[
 
     Args:
         word: The word.
-        scale: The factors of their block.
+        scale: The E8M0 scale of their block.
 
     Returns:
         The word's four pairs of neighbouring elements, as BF16.
     """
-    return _scale_pairs[two_steps](word_pairs(word), scale)
+    var factors: BlockScale
+    comptime if two_steps:
+        factors = BlockScale(scale)
+    else:
+        factors = BlockScale(small=scale)
+    return _scale_pairs[two_steps](word_pairs(word), factors)
 
 
 @inline(.always)

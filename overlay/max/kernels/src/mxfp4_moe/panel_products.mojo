@@ -5,17 +5,15 @@
 from std.utils import StaticTuple
 
 from max.gpu.compute.mma import mma
-from max.gpu.primitives import warp
 from max.gpu.sync import syncwarp
 
 from .activation_rows import ActivationRows, LaneRows
-from .expand_sm90 import BlockScale, expand_panel_word, fragment
-from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
+from .expand_sm90 import expand_panel_word, fragment
 from .problem import MatmulProblem
 from .stream_layout import StreamLayout, StreamShape
 from .stream_schedule import UnitSchedule
 from .tile_schedule import RowTile
-from .weight_chunk import WeightChunk, at_block, load_codes
+from .weight_chunk import WeightChunk
 from .weight_stream import WeightStream
 
 comptime PanelSums[octets: Int] = StaticTuple[SIMD[.float32, 4], octets]
@@ -106,7 +104,7 @@ struct PanelProducts[shape: StreamShape, octets: Int](TrivialRegisterPassable):
             chunk: The weights.
             blocks: Blocks that the chunk has.
         """
-        if warp.vote[.uint32](chunk.has_large_scale(blocks)) != 0:
+        if chunk.has_large_scale(blocks):
             for block in range(blocks):
                 self._add_block[0, two_steps=True](chunk, block)
         elif blocks == Int32(Self.shape.chunk_blocks):
@@ -136,24 +134,10 @@ struct PanelProducts[shape: StreamShape, octets: Int](TrivialRegisterPassable):
         known: Int, *, two_steps: Bool
     ](mut self, chunk: WeightChunk[Self.shape], more: Int32):
         # The block is `known + more`, so that unrolled code has fixed offsets.
-        var words = load_codes(
-            at_block[PANEL_BLOCK_BYTES](
-                chunk.codes().unsafe_offset(known * PANEL_BLOCK_BYTES), more
-            )
-        )
-        var scales = at_block[PANEL_FEATURES](
-            chunk.scales().unsafe_offset(known * PANEL_FEATURES), more
-        )
-        var first: BlockScale
-        var second: BlockScale
-        comptime if two_steps:
-            first = BlockScale(scales[])
-            second = BlockScale(scales[unsafe_offset=1])
-        else:
-            first = BlockScale(small=scales[])
-            second = BlockScale(small=scales[unsafe_offset=1])
-        var even = expand_panel_word[two_steps](words[0], first)
-        var odd = expand_panel_word[two_steps](words[1], second)
+        var words = chunk.codes[known](more)
+        var scales = chunk.scales[known](more)
+        var even = expand_panel_word[two_steps](words[0], scales[0])
+        var odd = expand_panel_word[two_steps](words[1], scales[1])
         comptime for octet in range(Self.octets):
             var pairs = self.rows[octet].load[known](more)
             comptime for half in range(2):

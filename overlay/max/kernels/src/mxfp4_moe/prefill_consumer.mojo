@@ -25,7 +25,7 @@ from max.gpu.primitives import warp
 
 from .bulk_copy import SharedPointer
 from .epilogue import Epilogue, Operands
-from .expand_sm90 import BlockScale, expand_panel_word, fragment
+from .expand_sm90 import expand_panel_word, fragment
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .prefill_layout import (
     ROW_BYTES,
@@ -283,19 +283,11 @@ struct Consumer(TrivialRegisterPassable):
                 var block_scales = scales.unsafe_offset(
                     Int(at * Int32(PANEL_FEATURES))
                 )
-                var first_scale: BlockScale
-                var second_scale: BlockScale
-                comptime if two_steps:
-                    first_scale = BlockScale(block_scales[])
-                    second_scale = BlockScale(block_scales[unsafe_offset=1])
-                else:
-                    first_scale = BlockScale(small=block_scales[])
-                    second_scale = BlockScale(
-                        small=block_scales[unsafe_offset=1]
-                    )
-                var first = expand_panel_word[two_steps](words[0], first_scale)
+                var first = expand_panel_word[two_steps](
+                    words[0], block_scales[]
+                )
                 var second = expand_panel_word[two_steps](
-                    words[1], second_scale
+                    words[1], block_scales[unsafe_offset=1]
                 )
                 wgmma_fence_aligned()
                 comptime for half in range(2):

@@ -5,8 +5,11 @@
 from std.math import align_up, ceildiv
 from std.sys import size_of
 
-from max.gpu import WARP_SIZE
+from layout.tma_async import SharedMemBarrier
+from max.gpu import WARP_SIZE, thread_idx
+from max.gpu.memory import fence_mbarrier_init
 
+from .bulk_copy import SharedPointer
 from .mxfp4 import BLOCK_ELEMENTS
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .problem import MatmulProblem
@@ -158,6 +161,25 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
         return self.barriers(Self.shape.warps)
 
     @inline(.always)
+    def init_barriers(self, shared: SharedPointer[UInt8]):
+        """Prepares all barriers, together with all threads.
+
+        The threads meet before any of them is used.
+
+        Args:
+            shared: The block's shared memory.
+        """
+        # That of the activations comes right behind the warps'.
+        comptime barriers = Self.shape.warps * Self.shape.slots + 1
+        comptime assert barriers <= Self.shape.threads()
+        var thread = Int(thread_idx.x)
+        if thread < barriers:
+            shared.unsafe_offset(self.barriers(0)).unsafe_bitcast[
+                SharedMemBarrier
+            ]()[unsafe_offset=thread].init(1)
+            fence_mbarrier_init()
+
+    @inline(.always)
     def activations(self) -> Int:
         """Finds the activations.
 
@@ -221,3 +243,24 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
             Int(problem.features) % PANEL_FEATURES == 0
             and layout.shared_bytes() <= _MAX_SHARED_BYTES
         )
+
+
+@inline(.always)
+def at_block[
+    bytes: Int, known: Int
+](start: SharedPointer[UInt8], more: Int32) -> SharedPointer[UInt8]:
+    """Finds what belongs to a block along K.
+
+    Parameters:
+        bytes: Bytes of each block.
+        known: The block, so that unrolled code has fixed offsets.
+
+    Args:
+        start: Where that of block 0 lies.
+        more: Blocks to add to `known`.
+
+    Returns:
+        Where the block's lies.
+    """
+    # 32 bits suffice, and 64 of them take two instructions.
+    return start.unsafe_offset(known * bytes + Int(more * Int32(bytes)))

@@ -203,15 +203,9 @@ struct UnitSchedule(TrivialRegisterPassable):
         Returns:
             Its expert and rows.
         """
-        var low = Int32(0)
-        var high = self.listed - 1
-        while low < high:
-            var middle = (low + high) >> 1
-            if self.tiles[unsafe_offset=Int(middle)].end > index:
-                high = middle
-            else:
-                low = middle + 1
-        var group = self.tiles[unsafe_offset=Int(low)]
+        var group = self.tiles[
+            unsafe_offset=Int(self._find[by_cost=False](index))
+        ]
         # The tiles of this group that come before.
         var skipped = index - (group.end - self._tiles_of(group.rows))
         var first = skipped * self.tile_rows
@@ -243,19 +237,14 @@ struct UnitSchedule(TrivialRegisterPassable):
         var before = _share(all * panels, block)
         if before >= all * panels:
             return self.row_tiles * panels
-        var low = Int32(0)
-        var high = self.listed - 1
-        while low < high:
-            var middle = (low + high) >> 1
-            if self._cost_through(middle) * panels > before:
-                high = middle
-            else:
-                low = middle + 1
-        var group = self.tiles[unsafe_offset=Int(low)]
+        var place = self._find[by_cost=True](before, panels)
+        var group = self.tiles[unsafe_offset=Int(place)]
         var tiles = self._tiles_of(group.rows)
         var octets = _octets_of(group.rows)
         var cost = tiles * Int32(_PANEL_COST) + octets
-        var within = before - (self._cost_through(low) - cost) * panels
+        var within = (
+            before - (self._through[by_cost=True](place) - cost) * panels
+        )
         # All tiles but the last are full.
         var full_octets = self.tile_rows // 8
         var full_cost = (Int32(_PANEL_COST) + full_octets) * panels
@@ -268,11 +257,30 @@ struct UnitSchedule(TrivialRegisterPassable):
         )
 
     @inline(.always)
-    def _cost_through(self, group: Int32) -> Int32:
-        return (
-            self.tiles[unsafe_offset=Int(group)].end * Int32(_PANEL_COST)
-            + self.octets[unsafe_offset=Int(group)]
-        )
+    def _find[
+        *, by_cost: Bool
+    ](self, before: Int32, panels: Int32 = 1) -> Int32:
+        # The first listed group that ends behind that, over so many panels.
+        var low = Int32(0)
+        var high = self.listed - 1
+        while low < high:
+            var middle = (low + high) >> 1
+            if self._through[by_cost=by_cost](middle) * panels > before:
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    @inline(.always)
+    def _through[*, by_cost: Bool](self, place: Int32) -> Int32:
+        # Row tiles, or the cost of a panel of each, up to and with a group.
+        var tiles = self.tiles[unsafe_offset=Int(place)].end
+        comptime if by_cost:
+            return (
+                tiles * Int32(_PANEL_COST)
+                + self.octets[unsafe_offset=Int(place)]
+            )
+        return tiles
 
     @inline(.always)
     def tile_run(self, first_tile: Int32, end_tile: Int32) -> TileRun:

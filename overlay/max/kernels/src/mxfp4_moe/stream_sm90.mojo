@@ -63,7 +63,7 @@ def _stream_kernel[
     var schedule = UnitSchedule(
         shared.unsafe_offset(layout.schedule()), problem, Int32(shape.rows)
     )
-    WeightStream[shape].init_barriers(layout, shared)
+    layout.init_barriers(shared)
     comptime if not tables_ready:
         wait_on_dependent_grids()
     schedule.build[shape.threads()](problem)

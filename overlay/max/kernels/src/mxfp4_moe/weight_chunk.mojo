@@ -5,13 +5,11 @@
 from std.memory import bitcast
 
 from max.gpu import WARP_SIZE, lane_id
+from max.gpu.primitives import warp
 
 from .bulk_copy import SharedPointer
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
-from .stream_layout import StreamShape
-
-comptime Codes = SIMD[.uint32, 2]
-"""A lane's words of one block: of two neighbouring features."""
+from .stream_layout import StreamShape, at_block
 
 
 @fieldwise_init
@@ -26,28 +24,49 @@ struct WeightChunk[shape: StreamShape](TrivialRegisterPassable):
     """Where the chunk lies."""
 
     @inline(.always)
-    def codes(self) -> SharedPointer[UInt8]:
-        """Finds this lane's words of the first block.
+    def codes[known: Int](self, more: Int32) -> SIMD[.uint32, 2]:
+        """Reads this lane's words of a block.
+
+        Parameters:
+            known: The block.
+
+        Args:
+            more: Blocks to add to that.
 
         Returns:
-            Where they lie; those of the next are `PANEL_BLOCK_BYTES` behind.
+            Those of two neighbouring features.
         """
-        return self.start.unsafe_offset(Int(lane_id()) * 8)
-
-    @inline(.always)
-    def scales(self) -> SharedPointer[UInt8]:
-        """Finds this lane's scales of the first block.
-
-        Returns:
-            Where they lie; those of the next are `PANEL_FEATURES` behind.
-        """
-        return self.start.unsafe_offset(
-            Self.shape.chunk_scales() + Int(lane_id()) // 4 * 2
+        return bitcast[.uint32, 2](
+            at_block[PANEL_BLOCK_BYTES, known](
+                self.start.unsafe_offset(Int(lane_id()) * 8), more
+            ).unsafe_load[width=8, alignment=8](0)
         )
 
     @inline(.always)
+    def scales[known: Int](self, more: Int32) -> SIMD[.uint8, 2]:
+        """Reads the scales of these words.
+
+        Parameters:
+            known: The block.
+
+        Args:
+            more: Blocks to add to that.
+
+        Returns:
+            Those of the two features.
+        """
+        var scales = at_block[PANEL_FEATURES, known](
+            self.start.unsafe_offset(
+                Self.shape.chunk_scales() + Int(lane_id()) // 4 * 2
+            ),
+            more,
+        )
+        # One by one: a load of both would have to be taken apart.
+        return SIMD[.uint8, 2](scales[], scales[unsafe_offset=1])
+
+    @inline(.always)
     def has_large_scale(self, blocks: Int32) -> Bool:
-        """Looks for scale bytes over 128 in this lane's share of the chunk.
+        """Looks for scale bytes over 128, with all lanes of the warp.
 
         Args:
             blocks: Blocks that the chunk has.
@@ -60,42 +79,9 @@ struct WeightChunk[shape: StreamShape](TrivialRegisterPassable):
         if Int32(lane_id()) < blocks:
             # Only such bytes have their top bit set.
             bits = bitcast[.uint32, 4](
-                at_block[PANEL_FEATURES](
+                at_block[PANEL_FEATURES, 0](
                     self.start.unsafe_offset(Self.shape.chunk_scales()),
                     Int32(lane_id()),
                 ).unsafe_load[width=16, alignment=16](0)
             ).reduce_or()
-        return bits & 0x8080_8080 != 0
-
-
-@inline(.always)
-def load_codes(codes: SharedPointer[UInt8]) -> Codes:
-    """Reads a lane's words of one block.
-
-    Args:
-        codes: Where they lie.
-
-    Returns:
-        The words.
-    """
-    return bitcast[.uint32, 2](codes.unsafe_load[width=8, alignment=8](0))
-
-
-@inline(.always)
-def at_block[
-    bytes: Int
-](start: SharedPointer[UInt8], block: Int32) -> SharedPointer[UInt8]:
-    """Finds what belongs to a block.
-
-    Parameters:
-        bytes: Bytes of each block.
-
-    Args:
-        start: Where that of the first block lies.
-        block: The block.
-
-    Returns:
-        Where its own lies.
-    """
-    # 32 bits suffice, and 64 of them take two instructions.
-    return start.unsafe_offset(Int(block * Int32(bytes)))
+        return warp.vote[.uint32](bits & 0x8080_8080 != 0) != 0

@@ -8,8 +8,7 @@ soon as its warp has read it.
 """
 
 from layout.tma_async import SharedMemBarrier
-from max.gpu import lane_id, thread_idx, warp_id
-from max.gpu.memory import fence_mbarrier_init
+from max.gpu import lane_id, warp_id
 
 from .bulk_copy import SharedPointer, bulk_copy
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
@@ -91,30 +90,6 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
             self._begin_panel(layout)
         for _ in range(Self.shape.slots):
             self.next_chunk(problem, layout, schedule)
-
-    @staticmethod
-    @inline(.always)
-    def init_barriers(
-        layout: StreamLayout[Self.shape], shared: SharedPointer[UInt8]
-    ):
-        """Prepares the barriers of all slots and of the activations, together
-        with all threads.
-
-        The threads meet before any of them is used.
-
-        Args:
-            layout: Where things lie in shared memory.
-            shared: The block's shared memory.
-        """
-        # That of the activations comes right behind.
-        comptime barriers = Self.shape.warps * Self.shape.slots + 1
-        comptime assert barriers <= Self.shape.threads()
-        var thread = Int(thread_idx.x)
-        if thread < barriers:
-            shared.unsafe_offset(layout.barriers(0)).unsafe_bitcast[
-                SharedMemBarrier
-            ]()[unsafe_offset=thread].init(1)
-            fence_mbarrier_init()
 
     @inline(.always)
     def chunk(self) -> WeightChunk[Self.shape]:

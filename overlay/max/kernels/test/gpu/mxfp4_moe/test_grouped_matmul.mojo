@@ -942,12 +942,12 @@ def main() raises:
             Shape("K = 8192, fewer stages", [40, 3], 208, 8192),
             Shape("several tiles a block", even(11, 20), 5760, 256),
         ]
-        # Features that a warpgroup's units divide.
-        var unit_cases: List[Shape] = [
-            Shape("one row, four panels", [1], 64, 32),
+        # Groups that take all numbers of octets, and whole and broken chunks.
+        var octet_cases: List[Shape] = [
+            Shape("one row, one block", [1], 64, 32),
             Shape("tiles", [1, 0, 9, 16, 17, 33, 40, 2, 5, 70], 320, 416),
             Shape("whole chunks", spread(32, 400), 192, 480),
-            Shape("K = 1440, units", [12, 3, 30, 1], 5760, 1440),
+            Shape("K = 1440, some rows", [12, 3, 30, 1], 5760, 1440),
             Shape("gpt-oss down, some rows", [9, 14, 8, 31], 2880, 2880),
             Shape("no expert", [3, 9, 4], 64, 64, ids=[1, -1, 0], experts=2),
             Shape("gaps", [3, 9, 4], 128, 96, lead=11, trail=70),
@@ -956,7 +956,7 @@ def main() raises:
         check_kernel[Kernel.STREAM_FOUR](cases, ctx)
         check_kernel[Kernel.STREAM_FOUR_NEXT](cases, ctx)
         check_kernel[Kernel.STREAM_TWENTY_FOUR](cases, ctx)
-        check_kernel[Kernel.STREAM_TWENTY_FOUR](unit_cases, ctx)
+        check_kernel[Kernel.STREAM_TWENTY_FOUR](octet_cases, ctx)
         check_kernel[Kernel.STREAM_NARROW](cases, ctx)
         check_kernel[Kernel.TILE_FEW](cases, ctx)
         check_kernel[Kernel.TILE_MANY](cases, ctx)
