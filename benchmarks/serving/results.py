@@ -26,9 +26,8 @@ MEASURE = (
     "of a 4 GiB copy within device memory, bytes read and written. ttft_ms: median of three "
     "requests, one at a time. peak_device_gib: nvidia-smi every 100 ms, over the whole run, less "
     "what was in use before it. load_s: from the start of the command until /health answers, less "
-    "compile_s. "
-    "compile_s: building and compiling graphs, by MAX's log. copy_s: the checkpoint's shards, "
-    "memory-mapped and in the page cache, to device memory with max.driver, nothing pinned."
+    "compile_s. compile_s: building and compiling graphs, by MAX's log. copy_s: the checkpoint's "
+    "shards, memory-mapped and in the page cache, to device memory with max.driver, nothing pinned."
 )
 
 
