@@ -14,23 +14,39 @@ from .kernel_argument import KernelArgument, TensorPointer
 from .subnormals import round_to_bf16
 
 
-comptime Operands = SIMD[.float32, 4]
-"""What an epilogue read from memory for a pair of sums."""
+comptime Operands = SIMD[.float32, 2]
+"""What an epilogue read from memory for a row, or for a pair of features."""
 
 
 trait Epilogue(KernelArgument):
     """Takes the sums of features `feature` and `feature + 1` of one row.
 
-    Reading is apart from storing, so that a kernel can read for many pairs
-    before it stores the first: what one stores, the next might read.
+    Reading is apart from storing, so that a kernel can read once what many pairs
+    of sums meet.
     """
 
-    def load(self, expert: Int, row: Int, feature: Int) -> Operands:
-        """Reads what a pair of sums meets.
+    comptime READS_ROWS: Bool
+    """Whether `load_row` reads anything."""
+
+    comptime READS_FEATURES: Bool
+    """Whether `load_features` reads anything."""
+
+    def load_row(self, row: Int) -> Operands:
+        """Reads what all sums of a row meet.
+
+        Args:
+            row: The routed row.
+
+        Returns:
+            What `finish` takes.
+        """
+        ...
+
+    def load_features(self, expert: Int, feature: Int) -> Operands:
+        """Reads what the sums of two features meet.
 
         Args:
             expert: The expert whose weights make the sums.
-            row: The routed row.
             feature: The first of the two features, an even number.
 
         Returns:
@@ -40,7 +56,8 @@ trait Epilogue(KernelArgument):
 
     def finish(
         self,
-        operands: Operands,
+        of_row: Operands,
+        of_features: Operands,
         row: Int,
         feature: Int,
         sum0: Float32,
@@ -49,7 +66,8 @@ trait Epilogue(KernelArgument):
         """Finishes a pair of sums and stores the result.
 
         Args:
-            operands: What `load` returned.
+            of_row: What `load_row` returned.
+            of_features: What `load_features` returned.
             row: The routed row.
             feature: The first of the two features, an even number.
             sum0: The sum of `feature`.
@@ -70,7 +88,14 @@ trait Epilogue(KernelArgument):
             sum0: The sum of `feature`.
             sum1: The sum of `feature + 1`.
         """
-        self.finish(self.load(expert, row, feature), row, feature, sum0, sum1)
+        self.finish(
+            self.load_row(row),
+            self.load_features(expert, feature),
+            row,
+            feature,
+            sum0,
+            sum1,
+        )
 
     def store_empty(self, row: Int, feature: Int):
         """Stores zero for a row that belongs to no expert.
@@ -89,18 +114,35 @@ struct StoreBF16(Epilogue):
     comptime NAME = StaticString("store")
     """The word for this epilogue."""
 
+    comptime READS_ROWS = False
+    """Whether rows have operands."""
+
+    comptime READS_FEATURES = False
+    """Whether features have operands."""
+
     var output: TensorPointer[BFloat16]
     """BF16 `[rows, features]`."""
     var features: Int32
     """Output features, N."""
 
     @inline(.always)
-    def load(self, expert: Int, row: Int, feature: Int) -> Operands:
+    def load_row(self, row: Int) -> Operands:
+        """Reads nothing.
+
+        Args:
+            row: The routed row.
+
+        Returns:
+            Zeros.
+        """
+        return 0
+
+    @inline(.always)
+    def load_features(self, expert: Int, feature: Int) -> Operands:
         """Reads nothing.
 
         Args:
             expert: The expert whose weights make the sums.
-            row: The routed row.
             feature: The first of the two features, an even number.
 
         Returns:
@@ -111,7 +153,8 @@ struct StoreBF16(Epilogue):
     @inline(.always)
     def finish(
         self,
-        operands: Operands,
+        of_row: Operands,
+        of_features: Operands,
         row: Int,
         feature: Int,
         sum0: Float32,
@@ -120,14 +163,15 @@ struct StoreBF16(Epilogue):
         """Stores the two sums.
 
         Args:
-            operands: Nothing.
+            of_row: Nothing.
+            of_features: Nothing.
             row: The routed row.
             feature: The first of the two features, an even number.
             sum0: The sum of `feature`.
             sum1: The sum of `feature + 1`.
         """
         self.output.unsafe_store[alignment=4](
-            row * Int(self.features) + feature,
+            _offset(row, self.features, feature),
             round_to_bf16(SIMD[.float32, 2](sum0, sum1)),
         )
 
@@ -160,6 +204,12 @@ struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
     comptime NAME = StaticString("swiglu")
     """The word for this epilogue."""
 
+    comptime READS_ROWS = False
+    """Whether rows have operands."""
+
+    comptime READS_FEATURES = True
+    """Whether features have operands."""
+
     var output: TensorPointer[BFloat16]
     """BF16 `[rows, features / 2]`."""
     var bias: TensorPointer[BFloat16]
@@ -168,26 +218,37 @@ struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
     """Features before the activation, twice the expert width."""
 
     @inline(.always)
-    def load(self, expert: Int, row: Int, feature: Int) -> Operands:
+    def load_row(self, row: Int) -> Operands:
+        """Reads nothing.
+
+        Args:
+            row: The routed row.
+
+        Returns:
+            Zeros.
+        """
+        return 0
+
+    @inline(.always)
+    def load_features(self, expert: Int, feature: Int) -> Operands:
         """Reads the two biases.
 
         Args:
             expert: The expert whose weights make the sums.
-            row: The routed row.
             feature: The first of the two features, an even number.
 
         Returns:
             The biases.
         """
-        var bias = self.bias.unsafe_load[width=2](
+        return self.bias.unsafe_load[width=2](
             expert * Int(self.features) + feature
         ).cast[.float32]()
-        return Operands(bias[0], bias[1], 0, 0)
 
     @inline(.always)
     def finish(
         self,
-        operands: Operands,
+        of_row: Operands,
+        of_features: Operands,
         row: Int,
         feature: Int,
         sum0: Float32,
@@ -196,18 +257,19 @@ struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
         """Stores the one activation that the pair yields.
 
         Args:
-            operands: The biases.
+            of_row: Nothing.
+            of_features: The biases.
             row: The routed row.
             feature: The first of the two features, an even number.
             sum0: The sum of `feature`.
             sum1: The sum of `feature + 1`.
         """
-        var gate = _min(sum0 + operands[0], Self.limit)
-        var up = _max(_min(sum1 + operands[1], Self.limit), -Self.limit)
+        var gate = _min(sum0 + of_features[0], Self.limit)
+        var up = _max(_min(sum1 + of_features[1], Self.limit), -Self.limit)
         # On the GPU the reciprocal is one instruction, a division forty.
         var activated = (up + 1) * gate * recip(1 + exp(-Self.alpha * gate))
         self.output[
-            unsafe_offset=(row * Int(self.features) + feature) // 2
+            unsafe_offset=_offset(row, self.features >> 1, feature >> 1)
         ] = round_to_bf16(activated)
 
     @inline(.always)
@@ -234,6 +296,12 @@ struct BiasWeightScatter(Epilogue):
     comptime NAME = StaticString("scatter")
     """The word for this epilogue."""
 
+    comptime READS_ROWS = True
+    """Whether rows have operands."""
+
+    comptime READS_FEATURES = True
+    """Whether features have operands."""
+
     var output: TensorPointer[Float32]
     """Float32 `[rows, features]`, in slot order."""
     var bias: TensorPointer[BFloat16]
@@ -246,32 +314,41 @@ struct BiasWeightScatter(Epilogue):
     """Output features, N."""
 
     @inline(.always)
-    def load(self, expert: Int, row: Int, feature: Int) -> Operands:
-        """Reads the two biases, the router's weight and the slot.
+    def load_row(self, row: Int) -> Operands:
+        """Reads the row's slot and the router's weight.
 
         Args:
-            expert: The expert whose weights make the sums.
             row: The routed row.
-            feature: The first of the two features, an even number.
 
         Returns:
-            These four, the slot as bits.
+            The weight, and the slot as bits.
         """
         var slot = self.token_expert_order[unsafe_offset=row]
-        var bias = self.bias.unsafe_load[width=2](
-            expert * Int(self.features) + feature
-        ).cast[.float32]()
         return Operands(
-            bias[0],
-            bias[1],
             self.router_weights[unsafe_offset=Int(slot)],
             bitcast[.float32](slot),
         )
 
     @inline(.always)
+    def load_features(self, expert: Int, feature: Int) -> Operands:
+        """Reads the two biases.
+
+        Args:
+            expert: The expert whose weights make the sums.
+            feature: The first of the two features, an even number.
+
+        Returns:
+            The biases.
+        """
+        return self.bias.unsafe_load[width=2](
+            expert * Int(self.features) + feature
+        ).cast[.float32]()
+
+    @inline(.always)
     def finish(
         self,
-        operands: Operands,
+        of_row: Operands,
+        of_features: Operands,
         row: Int,
         feature: Int,
         sum0: Float32,
@@ -280,17 +357,17 @@ struct BiasWeightScatter(Epilogue):
         """Stores the two weighted results in the slot's row.
 
         Args:
-            operands: The biases, the router's weight and the slot.
+            of_row: The router's weight and the slot.
+            of_features: The biases.
             row: The routed row.
             feature: The first of the two features, an even number.
             sum0: The sum of `feature`.
             sum1: The sum of `feature + 1`.
         """
-        var slot = Int(bitcast[.uint32](operands[3]))
+        var slot = Int(bitcast[.uint32](of_row[1]))
         self.output.unsafe_store[alignment=8](
-            slot * Int(self.features) + feature,
-            SIMD[.float32, 2](sum0 + operands[0], sum1 + operands[1])
-            * operands[2],
+            _offset(slot, self.features, feature),
+            (SIMD[.float32, 2](sum0, sum1) + of_features) * of_row[0],
         )
 
     @inline(.always)
@@ -305,6 +382,12 @@ struct BiasWeightScatter(Epilogue):
         self.output.unsafe_store[alignment=8](
             slot * Int(self.features) + feature, SIMD[.float32, 2](0)
         )
+
+
+@inline(.always)
+def _offset(row: Int, width: Int32, feature: Int) -> Int:
+    # Rows and widths fit 32 bits, so that their product is one instruction.
+    return Int(UInt64(UInt32(row)) * UInt64(UInt32(width))) + feature
 
 
 @inline(.always)

@@ -3,16 +3,15 @@
 """Multiplies the tiles of the prefill matmul.
 
 A consumer is a warpgroup with 64 features of the tile, a panel a warp. It
-expands one block along K of each at a time into the registers that `wgmma` takes A from, while
-the `wgmma` of the block before it runs. B are the tile's rows, in shared
-memory.
+expands one block along K of each at a time into the registers that `wgmma`
+takes A from, while the `wgmma` of the block before it runs. B are the tile's
+rows, in shared memory.
 """
 
 from std.memory import bitcast
 from std.sys import inlined_assembly
-from std.utils import StaticTuple
 
-from max.gpu import WARP_SIZE, lane_id, warp_id
+from max.gpu import lane_id, warp_id
 from max.gpu.compute.mma import (
     WGMMADescriptor,
     wgmma_async,
@@ -21,10 +20,9 @@ from max.gpu.compute.mma import (
     wgmma_wait_group_sync,
 )
 from max.gpu.host.nvidia.tma import TensorMapSwizzle
-from max.gpu.primitives import warp
 
 from .bulk_copy import SharedPointer
-from .epilogue import Epilogue, Operands
+from .epilogue import Epilogue
 from .expand_sm90 import expand_panel_word, fragment
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .prefill_layout import (
@@ -33,15 +31,11 @@ from .prefill_layout import (
     STEP_BLOCKS,
     PANEL_STEP_BYTES,
     WEIGHTS,
-    WGMMA_FEATURES,
+    PrefillOperands,
     PrefillLayout,
 )
 from .prefill_ring import DrainingRing
 from .prefill_schedule import PrefillTile
-
-
-comptime _BATCH_OCTETS = 4
-"""Groups of eight rows that an epilogue reads for before it stores."""
 
 
 struct Sums[rows: Int](TrivialRegisterPassable):
@@ -161,6 +155,79 @@ def _settle(mut sums: SIMD[.float32, _]):
         sums[i] = inlined_assembly["", Float32, constraints="=f,0"](sums[i])
 
 
+@fieldwise_init
+struct _PackedBlock(TrivialRegisterPassable):
+    """A lane's part of one block of its panel."""
+
+    var words: SIMD[.uint32, 2]
+    """Its two features' codes."""
+    var first_scale: UInt8
+    """The first feature's scale."""
+    var second_scale: UInt8
+    """The second's."""
+
+
+struct _PanelReader(TrivialRegisterPassable):
+    """Reads one block of a warp's panel after the other."""
+
+    var weights: SharedPointer[UInt8]
+    """The lane's bytes of the panel's first block, in the first stage."""
+    var scales: SharedPointer[UInt8]
+    """The lane's scales of the panel's next block."""
+    var blocks_left: Int32
+    """Blocks from the next one on."""
+
+    @inline(.always)
+    def __init__(out self, consumer: Consumer, set: Int32):
+        """Begins with the first block.
+
+        Args:
+            consumer: The lane.
+            set: The set of the tile's scales.
+        """
+        var warp = Int32(warp_id())
+        self.weights = consumer.shared.unsafe_offset(
+            WEIGHTS + Int(warp) * PANEL_STEP_BYTES + Int(lane_id()) * 8
+        )
+        # The lane's two features are neighbours within its warp's panel.
+        self.scales = consumer.shared.unsafe_offset(
+            Int(
+                consumer.layout.scales(set)
+                + warp * Int32(PANEL_FEATURES) * consumer.layout.row_blocks
+                + consumer.first_feature % Int32(PANEL_FEATURES)
+            )
+        )
+        self.blocks_left = consumer.layout.row_blocks
+
+    @inline(.always)
+    def read[block: Int](mut self, stage: Int) -> _PackedBlock:
+        """Reads the next block.
+
+        Parameters:
+            block: Which one of its step it is.
+
+        Args:
+            stage: Where its stage starts.
+
+        Returns:
+            The lane's part.
+        """
+        var words = bitcast[.uint32, 2](
+            self.weights.unsafe_offset(stage).unsafe_load[width=8, alignment=8](
+                block * PANEL_BLOCK_BYTES
+            )
+        )
+        var packed = _PackedBlock(
+            words, self.scales[], self.scales[unsafe_offset=1]
+        )
+        # A block past K has codes of zero, and takes any scale that is a
+        # number's: that of the last block is as NaN as its sum.
+        self.blocks_left -= 1
+        if self.blocks_left > 0:
+            self.scales = self.scales.unsafe_offset(PANEL_FEATURES)
+        return packed
+
+
 struct Consumer(TrivialRegisterPassable):
     """One lane of a multiplying warpgroup."""
 
@@ -195,33 +262,6 @@ struct Consumer(TrivialRegisterPassable):
         self.ring = ring
 
     @inline(.always)
-    def any_large_scale(self, set: Int32) -> Bool:
-        """Returns whether any scale byte of the warpgroup is over 128.
-
-        Args:
-            set: The set of scales of the tile.
-
-        Returns:
-            True if so, in every lane.
-        """
-        var warpgroup = Int32(warp_id()) // 4
-        var bytes = Int32(WGMMA_FEATURES) * self.layout.row_blocks
-        var scales = self.shared.unsafe_offset(
-            Int(self.layout.scales(set) + warpgroup * bytes)
-        )
-        # Its top bit is set and another one.
-        var large = UInt32(0)
-        for at in range(Int32(lane_id()) * 16, bytes, Int32(WARP_SIZE * 16)):
-            var words = bitcast[.uint32, 4](
-                scales.unsafe_load[width=16, alignment=16](Int(at))
-            )
-            var found = (
-                words & ((words & 0x7F7F_7F7F) + 0x7F7F_7F7F) & 0x8080_8080
-            )
-            large |= found.reduce_or()
-        return warp.vote[.uint32](large != 0) != 0
-
-    @inline(.always)
     def multiply_and_store[
         EpilogueType: Epilogue, //, rows: Int, *, two_steps: Bool
     ](
@@ -240,55 +280,38 @@ struct Consumer(TrivialRegisterPassable):
 
         Args:
             tile: The tile.
-            set: The set of its scales.
+            set: The set of its scales and other operands.
             features: Output features, N.
             epilogue: Receives the sums.
         """
         var sums = Sums[rows]()
-        var warp = Int32(warp_id())
-        # The lane's two features are neighbours within its warp's panel.
-        var scales = self.shared.unsafe_offset(
-            Int(
-                self.layout.scales(set)
-                + warp * Int32(PANEL_FEATURES) * self.layout.row_blocks
-                + self.first_feature % Int32(PANEL_FEATURES)
-            )
-        )
-        var weights = (
-            WEIGHTS + Int(warp) * PANEL_STEP_BYTES + Int(lane_id()) * 8
-        )
+        var weights = _PanelReader(self, set)
         var steps = self.layout.steps
-        var last_block = self.layout.row_blocks - 1
         var first_stage = WGMMADescriptor[.bfloat16].create[
             8 * ROW_BYTES // 16, 1, TensorMapSwizzle.SWIZZLE_128B
         ](self.shared.unsafe_bitcast[BFloat16]())
+        var packed = weights.read[0](self.ring.offset())
         for step in range(steps):
-            self.ring.wait_full()
-            var stage = self.shared.unsafe_offset(self.ring.offset())
             var rows_start = WGMMADescriptor[.bfloat16](
                 first_stage.desc
                 + Int64(self.ring.place.stage * Int32(STAGE_BYTES // 16))
             )
             comptime for block in range(STEP_BLOCKS):
-                # A block past K has codes of zero, and takes any scale that
-                # is a number's: that of the last block is as NaN as its sum.
-                var at = min(
-                    step * Int32(STEP_BLOCKS) + Int32(block), last_block
-                )
-                var words = bitcast[.uint32, 2](
-                    stage.unsafe_load[width=8, alignment=8](
-                        weights + block * PANEL_BLOCK_BYTES
-                    )
-                )
-                var block_scales = scales.unsafe_offset(
-                    Int(at * Int32(PANEL_FEATURES))
-                )
                 var first = expand_panel_word[two_steps](
-                    words[0], block_scales[]
+                    packed.words[0], packed.first_scale
                 )
                 var second = expand_panel_word[two_steps](
-                    words[1], block_scales[unsafe_offset=1]
+                    packed.words[1], packed.second_scale
                 )
+                # The next block is read before this one's products begin, so
+                # that it is there when they have.
+                comptime if block + 1 < STEP_BLOCKS:
+                    packed = weights.read[block + 1](self.ring.offset())
+                else:
+                    self.ring.advance()
+                    if step + 1 < steps:
+                        self.ring.wait_full()
+                        packed = weights.read[0](self.ring.offset())
                 wgmma_fence_aligned()
                 comptime for half in range(2):
                     sums.multiply(
@@ -302,44 +325,30 @@ struct Consumer(TrivialRegisterPassable):
                 comptime if block == 0:
                     if step > 0:
                         self.ring.release_last()
-            self.ring.advance()
         wgmma_wait_group_sync()
         sums.settle()
         self.ring.release_last()
 
         var feature = tile.first_feature + self.first_feature
         if feature < features:
+            var operands = PrefillOperands(
+                self.shared.unsafe_offset(Int(self.layout.operands(set)))
+            )
+            var of_features = operands.of_features(self.first_feature)
             var quad_row = Int32(lane_id()) % 4 * 2
             var first_row = tile.first_row + quad_row
             var rows_left = tile.rows - quad_row
-            comptime for first_octet in range(0, rows // 8, _BATCH_OCTETS):
-                comptime batch = min(_BATCH_OCTETS, rows // 8 - first_octet)
-                var operands = StaticTuple[Operands, 2 * batch](fill=0)
-                comptime for pair in range(2 * batch):
-                    comptime row = Int32(_pair_row(first_octet, pair))
-                    # Past the tile's rows, the last one's.
-                    operands[pair] = epilogue.load(
-                        Int(tile.expert),
-                        Int(
-                            tile.first_row + min(quad_row + row, tile.rows - 1)
-                        ),
-                        Int(feature),
-                    )
-                comptime for pair in range(2 * batch):
-                    comptime row = Int32(_pair_row(first_octet, pair))
-                    comptime octet = first_octet + pair // 2
+            comptime for octet in range(rows // 8):
+                comptime for i in range(2):
+                    comptime row = Int32(octet * 8 + i)
                     if row < rows_left:
                         epilogue.finish(
-                            operands[pair],
+                            operands.of_row(quad_row + row),
+                            of_features,
                             Int(first_row + row),
                             Int(feature),
-                            sums.get[octet, pair % 2](),
-                            sums.get[octet, 2 + pair % 2](),
+                            sums.get[octet, i](),
+                            sums.get[octet, 2 + i](),
                         )
                         comptime if two_steps:
                             _keep_apart()
-
-
-def _pair_row(first_octet: Int, pair: Int) -> Int:
-    # A lane has two rows of each eight.
-    return (first_octet + pair // 2) * 8 + pair % 2

@@ -11,6 +11,7 @@ from max.gpu.globals import WARPGROUP_SIZE
 from .kernel_argument import KernelArgument
 from .mxfp4 import BLOCK_ELEMENTS
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
+from .prefill_operands import TileOperands
 from .prefill_schedule import GroupRows
 from .problem import MatmulProblem
 
@@ -71,6 +72,9 @@ comptime WEIGHTS = TILE_ROWS * ROW_BYTES
 comptime STAGE_BYTES = WEIGHTS + TILE_PANELS * PANEL_STEP_BYTES
 """Shared memory of a stage: a multiple of 1024, as the swizzle asks."""
 
+comptime PrefillOperands = TileOperands[TILE_ROWS, TILE_FEATURES]
+"""What else a tile needs."""
+
 comptime _MAX_SHARED_BYTES = 227 * 1024
 """What a thread block can have on Hopper."""
 
@@ -78,8 +82,9 @@ comptime _MAX_SHARED_BYTES = 227 * 1024
 struct PrefillLayout(KernelArgument):
     """Offsets into a block's shared memory, in bytes, and the numbers they need.
 
-    In order: stages, two sets of a tile's scales, barriers, the schedule. The
-    host makes it, so that the kernel keeps no register for any of it.
+    In order: stages, two sets of a tile's scales, barriers, two sets of a tile's
+    other operands, the schedule. The host makes it, so that the kernel keeps no
+    register for any of it.
     """
 
     comptime NAME = StaticString("prefill_layout")
@@ -109,7 +114,8 @@ struct PrefillLayout(KernelArgument):
         self.feature_tiles = ceildiv(problem.features, Int32(TILE_FEATURES))
         self.groups = problem.groups
         # With a step for each stage, a tile's first stages are free again only
-        # when the tile before is done with its scales: two sets suffice.
+        # when the tile before is done with its scales and its epilogue: two sets
+        # suffice.
         var room = Int32(_MAX_SHARED_BYTES) - self.shared_bytes()
         # `steps` and not `self.steps`, of which Mojo 1.2 here reads nothing.
         self.stages = min(Int32(MAX_STAGES), steps, room // Int32(STAGE_BYTES))
@@ -145,13 +151,29 @@ struct PrefillLayout(KernelArgument):
         return self.scales(2)
 
     @inline(.always)
+    def operands(self, set: Int32) -> Int32:
+        """Returns where a tile's other operands start.
+
+        Args:
+            set: 0 or 1.
+
+        Returns:
+            The offset.
+        """
+        return (
+            self.barriers()
+            + Int32(2 * MAX_STAGES * size_of[UInt64]())
+            + set * Int32(PrefillOperands.BYTES)
+        )
+
+    @inline(.always)
     def schedule(self) -> Int32:
         """Returns where the schedule starts.
 
         Returns:
             The offset.
         """
-        return self.barriers() + Int32(2 * MAX_STAGES * size_of[UInt64]())
+        return self.operands(2)
 
     @inline(.always)
     def shared_bytes(self) -> Int32:

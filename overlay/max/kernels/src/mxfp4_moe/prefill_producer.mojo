@@ -13,6 +13,7 @@ from max.gpu.globals import WARPGROUP_SIZE
 from max.gpu.memory import async_copy
 
 from .bulk_copy import SharedPointer
+from .epilogue import Epilogue
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .prefill_layout import (
     ROW_BYTES,
@@ -22,9 +23,10 @@ from .prefill_layout import (
     TILE_PANELS,
     TILE_ROWS,
     WEIGHTS,
+    PrefillOperands,
     PrefillLayout,
 )
-from .prefill_ring import FillingRing
+from .prefill_ring import COPIES_AHEAD, FillingRing
 from .prefill_schedule import PrefillTile
 from .problem import MatmulProblem, RowMap
 
@@ -42,7 +44,7 @@ comptime _WEIGHT_PASSES = TILE_PANELS // _PANELS_A_PASS
 
 @inline(.always)
 def copy_tile[
-    RowMapType: RowMap
+    RowMapType: RowMap, EpilogueType: Epilogue
 ](
     problem: MatmulProblem,
     rows: RowMapType,
@@ -50,6 +52,7 @@ def copy_tile[
     shared: SharedPointer[UInt8],
     tile: PrefillTile,
     set: Int32,
+    epilogue: EpilogueType,
     mut ring: FillingRing,
 ):
     """Copies all steps of a tile, with all threads of the producer.
@@ -59,6 +62,7 @@ def copy_tile[
 
     Parameters:
         RowMapType: Finds the activation row of a routed row.
+        EpilogueType: What happens to each pair of sums.
 
     Args:
         problem: The operands and their sizes.
@@ -66,7 +70,8 @@ def copy_tile[
         layout: Where things lie in shared memory.
         shared: The block's shared memory.
         tile: The tile.
-        set: Where its scales go.
+        set: Where its scales and other operands go.
+        epilogue: Reads these.
         ring: The stages.
     """
     var thread = Int32(thread_idx.x) % Int32(WARPGROUP_SIZE)
@@ -105,11 +110,15 @@ def copy_tile[
             panel * layout.row_blocks * Int32(_BLOCK_UNITS) + panel_unit
         )
 
+    var operands = PrefillOperands(
+        shared.unsafe_offset(Int(layout.operands(set)))
+    )
     for step in range(layout.steps):
         ring.wait_empty()
         var stage = shared.unsafe_offset(ring.offset())
         if step == 0:
             _copy_scales(problem, layout, shared, tile, set)
+            operands.fill(tile, problem.features, epilogue)
         # Of the last step, half may lie past K.
         var bytes = Int32(_UNIT)
         if (
@@ -139,7 +148,13 @@ def copy_tile[
                     bytes,
                 )
         activations = activations.unsafe_offset(ROW_BYTES)
-        ring.fill()
+        ring.await_older()
+        if step == Int32(COPIES_AHEAD):
+            operands.note_large_scales(
+                shared.unsafe_offset(Int(layout.scales(set))),
+                _scale_bytes(problem, layout, tile),
+            )
+        ring.hand_over()
 
 
 @inline(.always)
@@ -159,15 +174,21 @@ def _copy_scales(
         * Int(layout.row_blocks)
     )
     var target = shared.unsafe_offset(Int(layout.scales(set)))
-    var bytes = (
-        min(Int32(TILE_FEATURES), problem.features - tile.first_feature)
-        * layout.row_blocks
-    )
     for at in range(
         Int32(thread_idx.x) % Int32(WARPGROUP_SIZE) * Int32(_UNIT),
-        bytes,
+        _scale_bytes(problem, layout, tile),
         Int32(WARPGROUP_SIZE * _UNIT),
     ):
         async_copy[_UNIT](
             scales.unsafe_offset(Int(at)), target.unsafe_offset(Int(at))
         )
+
+
+@inline(.always)
+def _scale_bytes(
+    problem: MatmulProblem, layout: PrefillLayout, tile: PrefillTile
+) -> Int32:
+    return (
+        min(Int32(TILE_FEATURES), problem.features - tile.first_feature)
+        * layout.row_blocks
+    )

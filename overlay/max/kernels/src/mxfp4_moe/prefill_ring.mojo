@@ -20,7 +20,7 @@ from .prefill_layout import (
     STAGE_BYTES,
 )
 
-comptime _AHEAD = 2
+comptime COPIES_AHEAD = 2
 """Stages whose copies are still on their way when the one before them is handed
 over."""
 
@@ -87,7 +87,7 @@ struct FillingRing(TrivialRegisterPassable):
         """
         self.barriers = barriers
         self.place = Place(0, 1, stages)
-        self.handed = Int32(-_AHEAD)
+        self.handed = Int32(-COPIES_AHEAD)
 
     @inline(.always)
     def offset(self) -> Int:
@@ -106,12 +106,16 @@ struct FillingRing(TrivialRegisterPassable):
         )
 
     @inline(.always)
-    def fill(mut self):
-        """Ends a stage, whose copies have begun, and hands over an older one.
-        """
+    def await_older(mut self):
+        """Ends a stage, whose copies have begun, and waits for those of the
+        stage that `hand_over` is about to hand over."""
         async_copy_commit_group()
-        async_copy_wait_group(Int32(_AHEAD))
+        async_copy_wait_group(Int32(COPIES_AHEAD))
         fence_async_view_proxy()
+
+    @inline(.always)
+    def hand_over(mut self):
+        """Hands over an older stage and goes on to the next."""
         self._hand_over()
         self.place.advance()
 
@@ -120,7 +124,7 @@ struct FillingRing(TrivialRegisterPassable):
         """Hands over what is left."""
         async_copy_wait_group(0)
         fence_async_view_proxy()
-        comptime for _ in range(_AHEAD):
+        comptime for _ in range(COPIES_AHEAD):
             self._hand_over()
 
     @inline(.always)

@@ -39,6 +39,7 @@ from .prefill_layout import (
     THREADS,
     TILE_FEATURES,
     TILE_ROWS,
+    PrefillOperands,
     PrefillLayout,
 )
 from .prefill_producer import copy_tile
@@ -81,7 +82,7 @@ def _prefill_kernel[
     schedule.build(problem, THREADS)
     _store_empty_rows(problem, epilogue)
 
-    # Blocks take tiles in turn; so do the two sets of scales.
+    # Blocks take tiles in turn; so do the two sets of operands.
     var set = Int32(0)
     var index = Int32(block_idx.x)
     if warp_id() >= CONSUMER_WARPS:
@@ -89,7 +90,14 @@ def _prefill_kernel[
         var ring = FillingRing(barriers, layout.stages)
         while index < schedule.tiles():
             copy_tile(
-                problem, rows, layout, shared, schedule.tile(index), set, ring
+                problem,
+                rows,
+                layout,
+                shared,
+                schedule.tile(index),
+                set,
+                epilogue,
+                ring,
             )
             set ^= 1
             index += Int32(grid_dim.x)
@@ -102,7 +110,10 @@ def _prefill_kernel[
         while index < schedule.tiles():
             var tile = schedule.tile(index)
             consumer.ring.wait_full()
-            if consumer.any_large_scale(set):
+            var operands = PrefillOperands(
+                shared.unsafe_offset(Int(layout.operands(set)))
+            )
+            if operands.any_large_scale():
                 # Rare: not worth code for every number of rows.
                 consumer.multiply_and_store[TILE_ROWS, two_steps=True](
                     tile, set, problem.features, epilogue

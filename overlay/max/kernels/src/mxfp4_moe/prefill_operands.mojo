@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""What consumers need of a prefill tile besides its steps, in shared memory.
+
+The producer has time to wait for memory, consumers have not: it reads what the
+epilogue meets and looks through the scales while the tile before is multiplied.
+"""
+
+from std.memory import bitcast
+from std.sys import size_of
+
+from max.gpu import WARP_SIZE, lane_id, thread_idx, warp_id
+from max.gpu.globals import WARPGROUP_SIZE
+from max.gpu.primitives import warp
+
+from .bulk_copy import SharedPointer
+from .epilogue import Epilogue, Operands
+from .prefill_schedule import PrefillTile
+
+
+@fieldwise_init
+struct TileOperands[tile_rows: Int, tile_features: Int](
+    TrivialRegisterPassable
+):
+    """The operands of one tile.
+
+    In order: for each producer warp whether it saw a scale byte over 128, the
+    operands of rows, and those of pairs of features.
+
+    Parameters:
+        tile_rows: Most rows of a tile.
+        tile_features: Features of a tile.
+    """
+
+    comptime _WARPS = WARPGROUP_SIZE // WARP_SIZE
+    comptime _FLAG_BYTES = Self._WARPS * size_of[UInt32]()
+    comptime _ROW_BYTES = Self.tile_rows * size_of[Operands]()
+    comptime _FEATURE_BYTES = Self.tile_features // 2 * size_of[Operands]()
+
+    comptime BYTES = Self._FLAG_BYTES + Self._ROW_BYTES + Self._FEATURE_BYTES
+    """Shared memory of one tile's operands."""
+
+    var start: SharedPointer[UInt8]
+    """Where they start, a multiple of 16 bytes."""
+
+    @inline(.always)
+    def _of_rows(self) -> SharedPointer[Float32]:
+        return self.start.unsafe_offset(Self._FLAG_BYTES).unsafe_bitcast[
+            Float32
+        ]()
+
+    @inline(.always)
+    def _of_features(self) -> SharedPointer[Float32]:
+        return self.start.unsafe_offset(
+            Self._FLAG_BYTES + Self._ROW_BYTES
+        ).unsafe_bitcast[Float32]()
+
+    @inline(.always)
+    def fill[
+        EpilogueType: Epilogue
+    ](self, tile: PrefillTile, features: Int32, epilogue: EpilogueType):
+        """Stores what the epilogue reads, with all threads of the producer.
+
+        Rows and features that the tile lacks get those of the last.
+
+        Parameters:
+            EpilogueType: What happens to each pair of sums.
+
+        Args:
+            tile: The tile.
+            features: Output features, N.
+            epilogue: Reads the operands.
+        """
+        var thread = Int32(thread_idx.x) % Int32(WARPGROUP_SIZE)
+        comptime if EpilogueType.READS_FEATURES:
+            for pair in range(
+                thread, Int32(Self.tile_features // 2), Int32(WARPGROUP_SIZE)
+            ):
+                var feature = min(tile.first_feature + 2 * pair, features - 2)
+                self._of_features().unsafe_store[alignment=8](
+                    2 * Int(pair),
+                    epilogue.load_features(Int(tile.expert), Int(feature)),
+                )
+        comptime if EpilogueType.READS_ROWS:
+            for row in range(
+                thread, Int32(Self.tile_rows), Int32(WARPGROUP_SIZE)
+            ):
+                self._of_rows().unsafe_store[alignment=8](
+                    2 * Int(row),
+                    epilogue.load_row(
+                        Int(tile.first_row + min(row, tile.rows - 1))
+                    ),
+                )
+
+    @inline(.always)
+    def note_large_scales(self, scales: SharedPointer[UInt8], bytes: Int32):
+        """Notes whether any scale byte is over 128, with all threads of the
+        producer.
+
+        Args:
+            scales: The tile's scales, of which each thread has copied, 16 bytes
+                at a time, those that it looks at here.
+            bytes: How many.
+        """
+        var large = UInt32(0)
+        for at in range(
+            Int32(thread_idx.x) % Int32(WARPGROUP_SIZE) * 16,
+            bytes,
+            Int32(WARPGROUP_SIZE * 16),
+        ):
+            var words = bitcast[.uint32, 4](
+                scales.unsafe_load[width=16, alignment=16](Int(at))
+            )
+            # The top bit of a byte is set and another one.
+            var found = (
+                words & ((words & 0x7F7F_7F7F) + 0x7F7F_7F7F) & 0x8080_8080
+            )
+            large |= found.reduce_or()
+        var lanes = warp.vote[.uint32](large != 0)
+        if lane_id() == 0:
+            self.start.unsafe_bitcast[UInt32]()[
+                unsafe_offset=Int(warp_id()) % Self._WARPS
+            ] = lanes
+
+    @inline(.always)
+    def any_large_scale(self) -> Bool:
+        """Returns whether any scale byte of the tile is over 128.
+
+        Returns:
+            True if so.
+        """
+        var flags = self.start.unsafe_bitcast[UInt32]().unsafe_load[
+            width=Self._WARPS, alignment=16
+        ]()
+        return flags.reduce_or() != 0
+
+    @inline(.always)
+    def of_row(self, row: Int32) -> Operands:
+        """Returns the operands of a row.
+
+        Args:
+            row: The row, from the tile's first.
+
+        Returns:
+            What the epilogue's `load_row` returned.
+        """
+        return self._of_rows().unsafe_load[width=2, alignment=8](2 * Int(row))
+
+    @inline(.always)
+    def of_features(self, feature: Int32) -> Operands:
+        """Returns the operands of two neighbouring features.
+
+        Args:
+            feature: The first of them, from the tile's first.
+
+        Returns:
+            What the epilogue's `load_features` returned.
+        """
+        return self._of_features().unsafe_load[width=2, alignment=8](
+            Int(feature)
+        )
