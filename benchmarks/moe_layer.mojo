@@ -213,7 +213,7 @@ def time_layer(
     var hidden = noise[.bfloat16](ctx, routings.count * tokens * HIDDEN, 0, 63)
     var weights = noise[.float32](ctx, rows, 0, 63)
     var gated = ctx.enqueue_create_buffer[.bfloat16](rows * HIDDEN)
-    var weighted = ctx.enqueue_create_buffer[.float32](rows * HIDDEN)
+    var weighted = ctx.enqueue_create_buffer[.bfloat16](rows * HIDDEN)
     var output = ctx.enqueue_create_buffer[.bfloat16](tokens * HIDDEN)
 
     def layers() raises {imm}:

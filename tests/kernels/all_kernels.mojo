@@ -29,7 +29,7 @@ def matmuls[in_panels: Bool](problem: MatmulProblem, ctx: DeviceContext) raises:
         problem,
         SameRow(),
         BiasWeightScatter(
-            nowhere[Float32](),
+            nowhere[BFloat16](),
             nowhere[BFloat16](),
             nowhere[Float32](),
             nowhere[UInt32](),
@@ -59,4 +59,4 @@ def main() raises:
         matmuls[True](problem, ctx)
         route_gpu(tables, 0, 0, ctx)
         select_gpu[4](scores, tables, ctx)
-        combine_gpu[4](nowhere[BFloat16](), nowhere[Float32](), 0, 0, ctx)
+        combine_gpu[4](nowhere[BFloat16](), nowhere[BFloat16](), 0, 0, ctx)

@@ -175,7 +175,7 @@ class OpGraphs:
         *,
         in_panels: bool = False,
     ) -> Array:
-        """``mxfp4_moe_down``: BF16 values ``[R, I]`` to float32 ``[R, H]`` in slot order."""
+        """``mxfp4_moe_down``: BF16 values ``[R, I]`` to ``[R, H]`` in slot order."""
         [result] = self._run(
             mxfp4_moe_down,
             (gated, DType.bfloat16, ("rows", gated.shape[1])),
@@ -191,10 +191,10 @@ class OpGraphs:
         return result
 
     def combine(self, weighted: Array, *, top_k: int) -> Array:
-        """``mxfp4_moe_combine``: float32 ``[R, H]`` to BF16 values ``[T, H]``."""
+        """``mxfp4_moe_combine``: BF16 values ``[R, H]`` to ``[T, H]``."""
         [result] = self._run(
             mxfp4_moe_combine,
-            (weighted, DType.float32, ("rows", weighted.shape[1])),
+            (weighted, DType.bfloat16, ("rows", weighted.shape[1])),
             top_k=top_k,
         )
         return result

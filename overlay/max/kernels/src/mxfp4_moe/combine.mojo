@@ -16,9 +16,9 @@ from max.gpu.primitives.grid_controls import (
 from .kernel_argument import TensorPointer
 from .subnormals import round_to_bf16
 
-comptime _THREADS = 256
-comptime _VECTOR = 4
-"""Features a thread combines: one 16-byte load of float32 a slot."""
+comptime _THREADS = 128
+comptime _VECTOR = 8
+"""Features a thread combines: one 16-byte load of BF16 a slot."""
 
 
 @inline(.always)
@@ -26,7 +26,7 @@ def _combine_vector[
     width: Int, top_k: Int
 ](
     output: TensorPointer[BFloat16],
-    weighted: TensorPointer[Float32],
+    weighted: TensorPointer[BFloat16],
     token: Int,
     feature: Int,
     features: Int,
@@ -34,9 +34,9 @@ def _combine_vector[
     # Slot order, in float32, rounded once.
     var total = SIMD[.float32, width](0)
     comptime for choice in range(top_k):
-        total += weighted.unsafe_load[width=width, alignment=4 * width](
+        total += weighted.unsafe_load[width=width, alignment=2 * width](
             (token * top_k + choice) * features + feature
-        )
+        ).cast[.float32]()
     output.unsafe_store[alignment=2 * width](
         token * features + feature, round_to_bf16(total)
     )
@@ -46,7 +46,7 @@ def combine_cpu[
     top_k: Int
 ](
     output: TensorPointer[BFloat16],
-    weighted: TensorPointer[Float32],
+    weighted: TensorPointer[BFloat16],
     tokens: Int,
     features: Int,
 ) raises:
@@ -57,9 +57,9 @@ def combine_cpu[
 
     Args:
         output: BF16 `[tokens, features]`.
-        weighted: Float32 `[tokens * top_k, features]`, in slot order.
+        weighted: BF16 `[tokens * top_k, features]`, in slot order.
         tokens: Tokens.
-        features: Features, a multiple of 4.
+        features: Features, a multiple of 8.
 
     Raises:
         Error: If the work cannot be shared out to threads.
@@ -79,7 +79,7 @@ def _combine_kernel[
     top_k: Int
 ](
     output: TensorPointer[BFloat16],
-    weighted: TensorPointer[Float32],
+    weighted: TensorPointer[BFloat16],
     features: Int32,
 ):
     wait_on_dependent_grids()
@@ -94,7 +94,7 @@ def combine_gpu[
     top_k: Int
 ](
     output: TensorPointer[BFloat16],
-    weighted: TensorPointer[Float32],
+    weighted: TensorPointer[BFloat16],
     tokens: Int,
     features: Int,
     ctx: DeviceContext,
@@ -106,9 +106,9 @@ def combine_gpu[
 
     Args:
         output: BF16 `[tokens, features]`.
-        weighted: Float32 `[tokens * top_k, features]`, in slot order.
+        weighted: BF16 `[tokens * top_k, features]`, in slot order.
         tokens: Tokens.
-        features: Features, a multiple of 4.
+        features: Features, a multiple of 8.
         ctx: The device.
 
     Raises:

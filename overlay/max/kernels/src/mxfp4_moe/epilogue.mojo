@@ -9,6 +9,7 @@ its gate and up rows alternate.
 
 from std.math import exp, recip
 from std.memory import bitcast
+from std.sys import size_of
 
 from .kernel_argument import KernelArgument, TensorPointer
 from .subnormals import round_to_bf16
@@ -17,12 +18,15 @@ from .subnormals import round_to_bf16
 comptime Operands = SIMD[.float32, 2]
 """What an epilogue read from memory for a row, or for a pair of features."""
 
+comptime Results = SIMD[.float32, 2]
+"""What an epilogue made of a pair of sums."""
+
 
 trait Epilogue(KernelArgument):
     """Takes the sums of features `feature` and `feature + 1` of one row.
 
-    Reading is apart from storing, so that a kernel can read once what many pairs
-    of sums meet.
+    Reading is apart, so that a kernel can read once what many pairs of sums meet,
+    and writing as well, so that it can finish many before it writes the first.
     """
 
     comptime READS_ROWS: Bool
@@ -58,20 +62,30 @@ trait Epilogue(KernelArgument):
         self,
         of_row: Operands,
         of_features: Operands,
-        row: Int,
-        feature: Int,
         sum0: Float32,
         sum1: Float32,
-    ):
-        """Finishes a pair of sums and stores the result.
+    ) -> Results:
+        """Finishes a pair of sums.
 
         Args:
             of_row: What `load_row` returned.
             of_features: What `load_features` returned.
+            sum0: The sum of the first feature.
+            sum1: The sum of the one after it.
+
+        Returns:
+            What `write` takes.
+        """
+        ...
+
+    def write(self, of_row: Operands, row: Int, feature: Int, results: Results):
+        """Writes what a pair of sums has become.
+
+        Args:
+            of_row: What `load_row` returned.
             row: The routed row.
             feature: The first of the two features, an even number.
-            sum0: The sum of `feature`.
-            sum1: The sum of `feature + 1`.
+            results: What `finish` returned.
         """
         ...
 
@@ -79,7 +93,7 @@ trait Epilogue(KernelArgument):
     def store(
         self, expert: Int, row: Int, feature: Int, sum0: Float32, sum1: Float32
     ):
-        """Reads, finishes and stores at once.
+        """Reads, finishes and writes at once.
 
         Args:
             expert: The expert whose weights made the sums.
@@ -88,14 +102,10 @@ trait Epilogue(KernelArgument):
             sum0: The sum of `feature`.
             sum1: The sum of `feature + 1`.
         """
-        self.finish(
-            self.load_row(row),
-            self.load_features(expert, feature),
-            row,
-            feature,
-            sum0,
-            sum1,
-        )
+        var of_row = self.load_row(row)
+        var of_features = self.load_features(expert, feature)
+        var results = self.finish(of_row, of_features, sum0, sum1)
+        self.write(of_row, row, feature, results)
 
     def store_empty(self, row: Int, feature: Int):
         """Stores zero for a row that belongs to no expert.
@@ -155,25 +165,35 @@ struct StoreBF16(Epilogue):
         self,
         of_row: Operands,
         of_features: Operands,
-        row: Int,
-        feature: Int,
         sum0: Float32,
         sum1: Float32,
-    ):
-        """Stores the two sums.
+    ) -> Results:
+        """Returns the two sums.
 
         Args:
             of_row: Nothing.
             of_features: Nothing.
+            sum0: The sum of the first feature.
+            sum1: The sum of the one after it.
+
+        Returns:
+            Both.
+        """
+        return Results(sum0, sum1)
+
+    @inline(.always)
+    def write(self, of_row: Operands, row: Int, feature: Int, results: Results):
+        """Writes the two sums.
+
+        Args:
+            of_row: Nothing.
             row: The routed row.
             feature: The first of the two features, an even number.
-            sum0: The sum of `feature`.
-            sum1: The sum of `feature + 1`.
+            results: The sums.
         """
-        self.output.unsafe_store[alignment=4](
-            _offset(row, self.features, feature),
-            round_to_bf16(SIMD[.float32, 2](sum0, sum1)),
-        )
+        _place(self.output, row, self.features, feature).unsafe_store[
+            alignment=4
+        ](round_to_bf16(results))
 
     @inline(.always)
     def store_empty(self, row: Int, feature: Int):
@@ -249,28 +269,38 @@ struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
         self,
         of_row: Operands,
         of_features: Operands,
-        row: Int,
-        feature: Int,
         sum0: Float32,
         sum1: Float32,
-    ):
-        """Stores the one activation that the pair yields.
+    ) -> Results:
+        """Returns the one activation that the pair yields.
 
         Args:
             of_row: Nothing.
             of_features: The biases.
-            row: The routed row.
-            feature: The first of the two features, an even number.
-            sum0: The sum of `feature`.
-            sum1: The sum of `feature + 1`.
+            sum0: The sum of the first feature.
+            sum1: The sum of the one after it.
+
+        Returns:
+            The activation, twice.
         """
         var gate = _min(sum0 + of_features[0], Self.limit)
         var up = _max(_min(sum1 + of_features[1], Self.limit), -Self.limit)
         # On the GPU the reciprocal is one instruction, a division forty.
-        var activated = (up + 1) * gate * recip(1 + exp(-Self.alpha * gate))
-        self.output[
-            unsafe_offset=_offset(row, self.features >> 1, feature >> 1)
-        ] = round_to_bf16(activated)
+        return (up + 1) * gate * recip(1 + exp(-Self.alpha * gate))
+
+    @inline(.always)
+    def write(self, of_row: Operands, row: Int, feature: Int, results: Results):
+        """Writes the activation.
+
+        Args:
+            of_row: Nothing.
+            row: The routed row.
+            feature: The first of the two features, an even number.
+            results: The activation.
+        """
+        _place(
+            self.output, row, self.features >> 1, feature >> 1
+        )[] = round_to_bf16(results[0])
 
     @inline(.always)
     def store_empty(self, row: Int, feature: Int):
@@ -290,7 +320,7 @@ struct BiasWeightScatter(Epilogue):
     """Adds the bias, applies the router's weight, and restores slot order.
 
     A routed row's result lands in the row of its slot `token * top_k + choice`,
-    in float32, where the combine finds a token's results side by side.
+    where the combine finds a token's results side by side.
     """
 
     comptime NAME = StaticString("scatter")
@@ -302,8 +332,8 @@ struct BiasWeightScatter(Epilogue):
     comptime READS_FEATURES = True
     """Whether features have operands."""
 
-    var output: TensorPointer[Float32]
-    """Float32 `[rows, features]`, in slot order."""
+    var output: TensorPointer[BFloat16]
+    """BF16 `[rows, features]`, in slot order."""
     var bias: TensorPointer[BFloat16]
     """BF16 `[experts, features]`."""
     var router_weights: TensorPointer[Float32]
@@ -349,26 +379,36 @@ struct BiasWeightScatter(Epilogue):
         self,
         of_row: Operands,
         of_features: Operands,
-        row: Int,
-        feature: Int,
         sum0: Float32,
         sum1: Float32,
-    ):
-        """Stores the two weighted results in the slot's row.
+    ) -> Results:
+        """Returns the two weighted results.
 
         Args:
             of_row: The router's weight and the slot.
             of_features: The biases.
+            sum0: The sum of the first feature.
+            sum1: The sum of the one after it.
+
+        Returns:
+            The results.
+        """
+        return (Results(sum0, sum1) + of_features) * of_row[0]
+
+    @inline(.always)
+    def write(self, of_row: Operands, row: Int, feature: Int, results: Results):
+        """Writes the two results in the slot's row.
+
+        Args:
+            of_row: The router's weight and the slot.
             row: The routed row.
             feature: The first of the two features, an even number.
-            sum0: The sum of `feature`.
-            sum1: The sum of `feature + 1`.
+            results: The results.
         """
         var slot = Int(bitcast[.uint32](of_row[1]))
-        self.output.unsafe_store[alignment=8](
-            _offset(slot, self.features, feature),
-            (SIMD[.float32, 2](sum0, sum1) + of_features) * of_row[0],
-        )
+        _place(self.output, slot, self.features, feature).unsafe_store[
+            alignment=4
+        ](round_to_bf16(results))
 
     @inline(.always)
     def store_empty(self, row: Int, feature: Int):
@@ -379,15 +419,26 @@ struct BiasWeightScatter(Epilogue):
             feature: The first of the two features, an even number.
         """
         var slot = Int(self.token_expert_order[unsafe_offset=row])
-        self.output.unsafe_store[alignment=8](
-            slot * Int(self.features) + feature, SIMD[.float32, 2](0)
+        self.output.unsafe_store[alignment=4](
+            slot * Int(self.features) + feature, SIMD[.bfloat16, 2](0)
         )
 
 
 @inline(.always)
-def _offset(row: Int, width: Int32, feature: Int) -> Int:
-    # Rows and widths fit 32 bits, so that their product is one instruction.
-    return Int(UInt64(UInt32(row)) * UInt64(UInt32(width))) + feature
+def _place[
+    dtype: DType
+](
+    output: TensorPointer[Scalar[dtype]], row: Int, width: Int32, feature: Int
+) -> TensorPointer[Scalar[dtype]]:
+    # Rows and the bytes of one fit 32 bits, and the feature is the same for many
+    # rows: so an address is one multiplication and addition.
+    var row_bytes = UInt32(width) * UInt32(size_of[dtype]())
+    return (
+        output.unsafe_offset(feature)
+        .unsafe_bitcast[UInt8]()
+        .unsafe_offset(Int(UInt64(UInt32(row)) * UInt64(row_bytes)))
+        .unsafe_bitcast[Scalar[dtype]]()
+    )
 
 
 @inline(.always)

@@ -310,7 +310,7 @@ struct Down:
     def execute[
         target: StaticString, in_panels: Bool
     ](
-        output: OutputTensor[dtype=.float32, rank=2, ...],
+        output: OutputTensor[dtype=.bfloat16, rank=2, ...],
         gated: InputTensor[dtype=.bfloat16, rank=2, ...],
         token_expert_order: InputTensor[dtype=.uint32, rank=1, ...],
         blocks: InputTensor[dtype=.uint8, rank=3, ...],
@@ -374,7 +374,7 @@ struct Combine:
         target: StaticString, top_k: Int
     ](
         output: OutputTensor[dtype=.bfloat16, rank=2, ...],
-        weighted: InputTensor[dtype=.float32, rank=2, ...],
+        weighted: InputTensor[dtype=.bfloat16, rank=2, ...],
         ctx: DeviceContext,
     ) raises:
         """Computes `output[t] = sum over c of weighted[t * top_k + c]`.

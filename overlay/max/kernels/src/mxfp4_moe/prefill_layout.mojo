@@ -33,16 +33,9 @@ comptime WGMMA_FEATURES = 64
 comptime TILE_FEATURES = CONSUMERS * WGMMA_FEATURES
 """Features of a tile."""
 
-comptime FULL_ROWS = 128
-"""Rows of a full tile: their sums take half as many registers of a lane."""
-
-comptime TILE_ROWS = 144
-"""Most rows of a tile, so that a few rows more than full tiles have do not take
-another one: it would expand all weights again."""
-
-comptime ROW_COUNTS = [32, 80, FULL_ROWS, TILE_ROWS]
-"""Rows that a tile computes, the first of these that it fits. For each number
-of rows ptxas sets registers aside, and there are none for a fifth."""
+comptime TILE_ROWS = 176
+"""Most rows of a tile: their sums take 88 of a lane's 152 registers, and with 192
+rows `ptxas` runs one `wgmma` at a time."""
 
 comptime STEP_DEPTH = 64
 """Elements along K of a step: 128 bytes of a row, the widest swizzle."""
@@ -59,8 +52,8 @@ comptime PANEL_STEP_BYTES = STEP_BLOCKS * PANEL_BLOCK_BYTES
 comptime TILE_PANELS = TILE_FEATURES // PANEL_FEATURES
 """Panels of a tile: one for each consumer warp."""
 
-comptime MAX_STAGES = 8
-"""Most steps that there is room for, with K up to 4,170."""
+comptime MAX_STAGES = 7
+"""Most steps that there is room for, with K up to some 2,100."""
 
 comptime _MIN_STAGES = 4
 """Two on their way, one handed over, and one that is still multiplied until the

@@ -139,7 +139,7 @@ def copy_tile[
         if step * Int32(ROW_BYTES) + unit * Int32(_UNIT) >= 2 * depth:
             bytes = 0
         comptime for i in range(_PASSES):
-            if Int32(i * _ROWS_A_PASS) < tile.padded_rows:
+            if Int32(i) < tile.row_units:
                 async_copy[_UNIT, fill=UInt8(0)](
                     activations.unsafe_offset(Int(sources[i]) * _UNIT),
                     stage.unsafe_offset(

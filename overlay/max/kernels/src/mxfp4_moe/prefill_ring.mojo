@@ -3,14 +3,14 @@
 """The stages between the copying and the multiplying warps."""
 
 from layout.tma_async import SharedMemBarrier
-from max.gpu import lane_id, thread_idx
+from max.gpu import WARP_SIZE, thread_idx
 from max.gpu.memory import (
     async_copy_commit_group,
     async_copy_wait_group,
     fence_async_view_proxy,
     fence_mbarrier_init,
 )
-from max.gpu.sync import barrier, syncwarp
+from max.gpu.sync import barrier
 
 from .bulk_copy import SharedPointer
 from .prefill_layout import (
@@ -35,8 +35,10 @@ def make_barriers(barriers: SharedPointer[SharedMemBarrier]):
     """
     if thread_idx.x == 0:
         comptime for i in range(MAX_STAGES):
-            barriers[unsafe_offset=i].init(Int32(PRODUCER_WARPS))
-            barriers[unsafe_offset=MAX_STAGES + i].init(Int32(CONSUMER_WARPS))
+            barriers[unsafe_offset=i].init(Int32(PRODUCER_WARPS * WARP_SIZE))
+            barriers[unsafe_offset=MAX_STAGES + i].init(
+                Int32(CONSUMER_WARPS * WARP_SIZE)
+            )
         fence_mbarrier_init()
     barrier()
 
@@ -129,9 +131,7 @@ struct FillingRing(TrivialRegisterPassable):
 
     @inline(.always)
     def _hand_over(mut self):
-        # Every lane has fenced its own copies; one speaks for its warp.
-        syncwarp()
-        if self.handed >= 0 and lane_id() == 0:
+        if self.handed >= 0:
             _ = self.barriers[unsafe_offset=Int(self.handed)].arrive()
         self.handed += 1
         if self.handed == self.place.stages:
@@ -145,8 +145,6 @@ struct DrainingRing(TrivialRegisterPassable):
     """The barriers."""
     var place: Place
     """The stage to multiply."""
-    var leader: Bool
-    """Whether this lane hands stages back for its warp."""
 
     @inline(.always)
     def __init__(
@@ -160,7 +158,6 @@ struct DrainingRing(TrivialRegisterPassable):
         """
         self.barriers = barriers
         self.place = Place(0, 0, stages)
-        self.leader = lane_id() == 0
 
     @inline(.always)
     def offset(self) -> Int:
@@ -185,9 +182,8 @@ struct DrainingRing(TrivialRegisterPassable):
 
     @inline(.always)
     def release_last(self):
-        """Hands back the stage before this one, for this warp."""
+        """Hands back the stage before this one."""
         var last = self.place.stage - 1
         if last < 0:
             last = self.place.stages - 1
-        if self.leader:
-            _ = self.barriers[unsafe_offset=MAX_STAGES + Int(last)].arrive()
+        _ = self.barriers[unsafe_offset=MAX_STAGES + Int(last)].arrive()

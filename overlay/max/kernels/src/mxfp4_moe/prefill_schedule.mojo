@@ -2,11 +2,10 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """Which tiles the thread blocks of the prefill matmul compute.
 
-A group's rows are cut into full row tiles and what is left, so that a group of
-few rows pays for few. Of 16 rows or less that would be left for each full tile,
-these take 16 more rows each. Tiles are numbered group by group, features outermost within a group, and block `b` of `B` takes
-the tiles `b`, `b + B`, ...: at any time the blocks work on neighbouring tiles,
-whose weights and activations they share through L2.
+A group's rows are cut into as few row tiles as hold them, as equal as units of
+rows allow. Tiles are numbered group by group, features outermost within a group,
+and block `b` of `B` takes the tiles `b`, `b + B`, ...: at any time the blocks
+work on neighbouring tiles, whose weights and activations they share through L2.
 """
 
 from std.math import ceildiv
@@ -43,30 +42,23 @@ struct PrefillTile(TrivialRegisterPassable):
     """The first routed row."""
     var rows: Int32
     """Rows that exist."""
-    var padded_rows: Int32
-    """Rows that are computed."""
+    var row_units: Int32
+    """Units of rows that are computed."""
     var first_feature: Int32
     """The first feature."""
 
 
 @fieldwise_init
-struct PrefillSchedule[
-    counts: Int,
-    //,
-    tile_features: Int,
-    full_rows: Int,
-    row_counts: Array[Int, counts],
-](TrivialRegisterPassable):
+struct PrefillSchedule[tile_features: Int, tile_rows: Int, row_unit: Int](
+    TrivialRegisterPassable
+):
     """All tiles, from a list of the groups in shared memory.
 
     Parameters:
-        counts: Numbers of rows that a tile can compute.
         tile_features: Features of a tile.
-        full_rows: Rows of a full tile, one of `row_counts`.
-        row_counts: These numbers, in ascending order.
+        tile_rows: Most rows of a tile, a multiple of `row_unit`.
+        row_unit: A tile computes a multiple of as many rows.
     """
-
-    comptime _TILE_ROWS = Self.row_counts[Self.counts - 1]
 
     var list: Pointer[GroupRows, MutUntrackedOrigin, address_space=.SHARED]
     """The groups, behind one entry that has all of their row tiles."""
@@ -88,7 +80,7 @@ struct PrefillSchedule[
             var expert = problem.group_expert(group)
             var rows = end - first if expert >= 0 else 0
             self.list[unsafe_offset=1 + group] = GroupRows(
-                Int32(ceildiv(rows, Self._TILE_ROWS)),
+                Int32(ceildiv(rows, Self.tile_rows)),
                 Int32(expert),
                 Int32(first),
                 Int32(rows),
@@ -139,34 +131,25 @@ struct PrefillSchedule[
             else:
                 low = middle + 1
         var group = self.list[unsafe_offset=1 + Int(low)]
-        var row_tiles = ceildiv(UInt32(group.rows), UInt32(Self._TILE_ROWS))
+        var row_tiles = ceildiv(UInt32(group.rows), UInt32(Self.tile_rows))
         var in_group = UInt32(index) - (UInt32(group.end) - row_tiles) * UInt32(
             self.feature_tiles
         )
         var feature_tile = in_group // row_tiles
         var part = in_group - feature_tile * row_tiles
-        # As many tiles as need them have more rows than a full one.
-        comptime more = Int32(Self._TILE_ROWS - Self.full_rows)
-        var left = group.rows - Int32(row_tiles) * Int32(Self.full_rows)
-        var larger = Int32(0)
-        if left > 0:
-            larger = Int32(ceildiv(UInt32(left), UInt32(more)))
-        var first = Int32(part) * Int32(Self.full_rows) + more * min(
-            Int32(part), larger
+        var units = ceildiv(UInt32(group.rows), UInt32(Self.row_unit))
+        var least = units // row_tiles
+        var larger = units - least * row_tiles
+        var first = Int32(
+            (part * least + min(part, larger)) * UInt32(Self.row_unit)
         )
-        var rows = Int32(Self.full_rows)
-        if Int32(part) < larger:
-            rows += more
-        rows = min(rows, group.rows - first)
-        var padded_rows = Int32(Self._TILE_ROWS)
-        comptime for i in reversed(range(Self.counts - 1)):
-            comptime count = Int32(Self.row_counts[i])
-            if rows <= count:
-                padded_rows = count
+        var row_units = Int32(least)
+        if part < larger:
+            row_units += 1
         return PrefillTile(
             group.expert,
             group.first_row + first,
-            rows,
-            padded_rows,
+            min(row_units * Int32(Self.row_unit), group.rows - first),
+            row_units,
             Int32(feature_tile) * Int32(Self.tile_features),
         )

@@ -34,17 +34,15 @@ from .epilogue import Epilogue
 from .prefill_consumer import Consumer
 from .prefill_layout import (
     CONSUMER_WARPS,
-    FULL_ROWS,
-    ROW_COUNTS,
     THREADS,
     TILE_FEATURES,
     TILE_ROWS,
-    PrefillOperands,
     PrefillLayout,
 )
 from .prefill_producer import copy_tile
 from .prefill_ring import DrainingRing, FillingRing, make_barriers
 from .prefill_schedule import GroupRows, PrefillSchedule
+from .prefill_sums import ROW_UNIT, declare_sums
 from .problem import MatmulProblem, RowMap
 
 
@@ -69,10 +67,11 @@ def _prefill_kernel[
     var barriers = shared.unsafe_offset(Int(layout.barriers())).unsafe_bitcast[
         SharedMemBarrier
     ]()
+    declare_sums[TILE_ROWS]()
     make_barriers(barriers)
     wait_on_dependent_grids()
     launch_dependent_grids()
-    var schedule = PrefillSchedule[TILE_FEATURES, FULL_ROWS, ROW_COUNTS](
+    var schedule = PrefillSchedule[TILE_FEATURES, TILE_ROWS, ROW_UNIT](
         shared.unsafe_offset(Int(layout.schedule())).unsafe_bitcast[
             GroupRows
         ](),
@@ -109,21 +108,8 @@ def _prefill_kernel[
         )
         while index < schedule.tiles():
             var tile = schedule.tile(index)
-            consumer.ring.wait_full()
-            var operands = PrefillOperands(
-                shared.unsafe_offset(Int(layout.operands(set)))
-            )
-            if operands.any_large_scale():
-                # Rare: not worth code for every number of rows.
-                consumer.multiply_and_store[TILE_ROWS, two_steps=True](
-                    tile, set, problem.features, epilogue
-                )
-            else:
-                comptime for count in ROW_COUNTS:
-                    if tile.padded_rows == Int32(count):
-                        consumer.multiply_and_store[count, two_steps=False](
-                            tile, set, problem.features, epilogue
-                        )
+            consumer.multiply(tile, set)
+            consumer.store(tile, set, problem.features, epilogue)
             set ^= 1
             index += Int32(grid_dim.x)
 

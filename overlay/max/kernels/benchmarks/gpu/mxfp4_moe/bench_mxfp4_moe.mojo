@@ -134,7 +134,7 @@ def bench_layer[
     var starts = ctx.enqueue_create_buffer[.uint32](experts + 1)
     var ids = ctx.enqueue_create_buffer[.int32](experts)
     var gated = ctx.enqueue_create_buffer[.bfloat16](rows * hidden)
-    var weighted = ctx.enqueue_create_buffer[.float32](rows * hidden)
+    var weighted = ctx.enqueue_create_buffer[.bfloat16](rows * hidden)
     var output = ctx.enqueue_create_buffer[.bfloat16](tokens * hidden)
 
     @inline(.always)

@@ -27,8 +27,9 @@ from mxfp4_moe.kernel_argument import TensorPointer
 from mxfp4_moe.matmul_cpu import grouped_matmul_cpu
 from mxfp4_moe.matmul_sm90 import TileShape, grouped_matmul_sm90
 from mxfp4_moe.panels import PanelStack, to_panels_gpu
-from mxfp4_moe.prefill_layout import PrefillLayout
+from mxfp4_moe.prefill_layout import TILE_ROWS, PrefillLayout
 from mxfp4_moe.prefill_sm90 import prefill_matmul_sm90
+from mxfp4_moe.prefill_sums import ROW_UNIT
 from mxfp4_moe.problem import GatherRow, MatmulProblem, RowMap, SameRow
 from mxfp4_moe.routing import RoutingTables, route_cpu, route_gpu
 from mxfp4_moe.select import RouterScores, select_cpu, select_gpu
@@ -233,6 +234,16 @@ struct Shape(Copyable, Movable):
         for count in self.counts:
             total += count
         return total
+
+
+def edges(most: Int, unit: Int) -> List[Int]:
+    """Every multiple of a unit, and one row more, up to `most`."""
+    var rows: List[Int] = [1]
+    for units in range(1, most // unit + 1):
+        rows.append(units * unit)
+        if units * unit < most:
+            rows.append(units * unit + 1)
+    return rows^
 
 
 def even(groups: Int, rows: Int) -> List[Int]:
@@ -467,8 +478,8 @@ def check_swiglu[kernel: Kernel](shape: Shape, ctx: DeviceContext) raises:
 
 def check_scatter[kernel: Kernel](shape: Shape, ctx: DeviceContext) raises:
     var operands = Operands(shape, ctx)
-    var expected = Tensor[.float32](ctx, shape.rows() * shape.features)
-    var actual = Tensor[.float32](ctx, shape.rows() * shape.features)
+    var expected = Tensor[.bfloat16](ctx, shape.rows() * shape.features)
+    var actual = Tensor[.bfloat16](ctx, shape.rows() * shape.features)
     check[kernel](
         "scatter",
         shape,
@@ -491,7 +502,7 @@ def check_scatter[kernel: Kernel](shape: Shape, ctx: DeviceContext) raises:
         ),
         expected,
         actual,
-        1e-5,
+        1e-3,
         ctx,
     )
     _ = operands^
@@ -747,12 +758,8 @@ def check_select(
 
 
 def check_combine(tokens: Int, features: Int, ctx: DeviceContext) raises:
-    var weighted = Tensor[.float32](ctx, tokens * TOP_K * features)
-
-    def value() raises -> Float32:
-        return normal().cast[.float32]()
-
-    weighted.fill(value)
+    var weighted = Tensor[.bfloat16](ctx, tokens * TOP_K * features)
+    weighted.fill(random_bf16)
     var expected = Tensor[.bfloat16](ctx, tokens * features)
     var actual = Tensor[.bfloat16](ctx, tokens * features)
     poison(actual, ctx)
@@ -796,7 +803,7 @@ def check_layers(tokens: Int, experts: Int, ctx: DeviceContext) raises:
     var starts = Tensor[.uint32](ctx, experts + 1)
     var ids = Tensor[.int32](ctx, experts)
     var gated = Tensor[.bfloat16](ctx, slots * width)
-    var weighted = Tensor[.float32](ctx, slots * width)
+    var weighted = Tensor[.bfloat16](ctx, slots * width)
     var tables = RoutingTables(
         order.on_device(),
         starts.on_device(),
@@ -932,11 +939,11 @@ def main() raises:
             Shape("random", spread(32, 200), 112, 416),
             Shape("many", spread(128, 900), 64, 224),
         ]
-        # Every number of rows that a tile can have, and one row past each.
+        # Every number of rows that a tile can compute, and one row past each.
         var tile_cases: List[Shape] = [
-            Shape("tiles", [31, 32, 33, 80, 81, 128, 129, 144], 208, 384),
-            Shape("two tiles", [145, 256, 257, 272, 273, 288], 208, 384),
-            Shape("more tiles", [289, 0, 385, 400, 432, 433], 208, 416),
+            Shape("tiles", edges(TILE_ROWS, ROW_UNIT), 208, 384),
+            Shape("two tiles", [177, 192, 193, 273, 288, 336, 352], 208, 384),
+            Shape("more tiles", [353, 0, 385, 400, 433, 528, 529], 208, 416),
             Shape("K = 13 blocks", [30, 1, 300], 384, 416),
             Shape("K = 1440, many", [40, 129], 192, 1440),
             Shape("K = 8192, fewer stages", [40, 3], 208, 8192),

@@ -420,7 +420,7 @@ def mxfp4_moe_down(
     """Projects the gated rows back to the hidden size and weights them by the router.
 
     Row ``token_expert_order[p]`` of the result is
-    ``router_weight * (gated[p] @ W^T + bias)``, kept in float32.
+    ``router_weight * (gated[p] @ W^T + bias)``, computed in float32 and rounded once.
 
     Args:
         gated: bfloat16 ``[R, I]``, rows in expert order.
@@ -435,7 +435,7 @@ def mxfp4_moe_down(
             for which :func:`fits_panels` has to hold; else they are in the checkpoint's order.
 
     Returns:
-        float32 ``[R, H]``, row ``t * k + j`` holding slot ``j`` of token ``t``.
+        bfloat16 ``[R, H]``, row ``t * k + j`` holding slot ``j`` of token ``t``.
 
     Raises:
         ValueError: If a tensor's rank, dtype, shape or device does not fit.
@@ -470,32 +470,38 @@ def mxfp4_moe_down(
         op,
         device=device,
         values=[gated, order, blocks, scales, bias, weights, starts, ids],
-        out_types=[TensorType(DType.float32, [gated.shape[0], n], device)],
+        out_types=[TensorType(DType.bfloat16, [gated.shape[0], n], device)],
         parameters={"in_panels": in_panels},
     )[0].tensor
 
 
 def mxfp4_moe_combine(weighted: TensorValue, *, top_k: int) -> TensorValue:
-    """Adds up each token's weighted expert rows, in slot order, rounding once.
+    """Adds up each token's weighted expert rows in float32, in slot order, rounding once.
 
     Args:
-        weighted: float32 ``[R, H]`` from :func:`mxfp4_moe_down`.
+        weighted: bfloat16 ``[R, H]`` from :func:`mxfp4_moe_down`, H a multiple of
+            :data:`OUTPUT_ROW_MULTIPLE`.
         top_k: ``k``, the experts each token selected.
 
     Returns:
         bfloat16 ``[T, H]`` with ``T = R / top_k``.
 
     Raises:
-        ValueError: If ``weighted`` has another rank or dtype, or its rows do not divide by
-            ``top_k``.
+        ValueError: If ``weighted`` has another rank or dtype, its rows do not divide by ``top_k``,
+            or H is symbolic or no such multiple.
     """
     op = "mxfp4_moe_combine"
     _check_top_k(op, top_k)
-    weighted = check_tensor(op, "weighted", weighted, DType.float32, 2)
+    weighted = check_tensor(op, "weighted", weighted, DType.bfloat16, 2)
     rows, hidden = weighted.shape
     if isinstance(rows, StaticDim) and int(rows) % top_k:
         raise ValueError(
             f"{op}: 'weighted' has {rows} rows, which is not a multiple of top_k = {top_k}."
+        )
+    if static_dim(op, "weighted", weighted, 1) % OUTPUT_ROW_MULTIPLE:
+        raise ValueError(
+            f"{op}: 'weighted' has {hidden} features, which is not a multiple of "
+            f"{OUTPUT_ROW_MULTIPLE}."
         )
     return ops.custom(
         op,

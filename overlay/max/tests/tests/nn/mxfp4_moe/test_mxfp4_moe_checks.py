@@ -60,7 +60,7 @@ DOWN: dict[str, Spec] = {
     **GROUPS,
 }
 SELECT: dict[str, Spec] = {"logits": (DType.bfloat16, [TOKENS, EXPERTS])}
-COMBINE: dict[str, Spec] = {"weighted": (DType.float32, [ROWS, HIDDEN])}
+COMBINE: dict[str, Spec] = {"weighted": (DType.bfloat16, [ROWS, HIDDEN])}
 
 OPS: dict[str, tuple[Op, dict[str, Spec], dict[str, Any]]] = {
     "route": (mxfp4_moe_route, ROUTE, {"num_experts": EXPERTS}),
@@ -122,7 +122,7 @@ def build(
         ),
         ("matmul", [(DType.bfloat16, [ROWS, 2 * WIDTH])]),
         ("gate_up_swiglu", [(DType.bfloat16, [ROWS, WIDTH])]),
-        ("down", [(DType.float32, [ROWS, HIDDEN])]),
+        ("down", [(DType.bfloat16, [ROWS, HIDDEN])]),
         ("combine", [(DType.bfloat16, [TOKENS, HIDDEN])]),
     ],
 )
@@ -202,6 +202,11 @@ def test_shapes_that_disagree_are_refused(op: str, name: str, spec: Spec, messag
 def test_rows_that_top_k_does_not_divide_are_refused() -> None:
     with pytest.raises(ValueError, match=r"'weighted' has 6 rows, .* top_k = 4"):
         build("combine", top_k=4)
+
+
+def test_features_that_vectors_do_not_divide_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"'weighted' has 60 features, .* multiple of 8"):
+        build("combine", {"weighted": (DType.bfloat16, [ROWS, 60])})
 
 
 @pytest.mark.parametrize(
