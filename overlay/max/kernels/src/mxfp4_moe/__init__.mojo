@@ -10,7 +10,8 @@
   `weight_chunk`, `activation_rows`, `panel_products` and `bulk_copy`: the Hopper
   kernel for few rows an expert.
 - `prefill_sm90`, with `prefill_layout`, `prefill_schedule`, `prefill_ring`,
-  `prefill_producer` and `prefill_consumer`: the Hopper kernel for many rows.
+  `prefill_producer`, `prefill_operands`, `prefill_consumer` and `prefill_sums`:
+  the Hopper kernel for many rows.
 - `matmul_sm90`, with `activation_stage` and `tile_schedule`: the Hopper kernel
   for shapes that the others do not take.
 - `expand_sm90`: packed elements to tensor-core fragments, in registers.

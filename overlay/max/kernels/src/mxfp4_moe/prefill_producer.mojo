@@ -28,6 +28,7 @@ from .prefill_layout import (
 )
 from .prefill_ring import COPIES_AHEAD, FillingRing
 from .prefill_schedule import PrefillTile
+from .prefill_sums import ROW_UNIT
 from .problem import MatmulProblem, RowMap
 
 comptime _UNIT = 16
@@ -74,6 +75,7 @@ def copy_tile[
         epilogue: Reads these.
         ring: The stages.
     """
+    comptime assert _ROWS_A_PASS == ROW_UNIT, "a pass copies a unit of rows"
     var thread = Int32(thread_idx.x) % Int32(WARPGROUP_SIZE)
     var depth = problem.depth
     var activations = problem.activations.unsafe_bitcast[

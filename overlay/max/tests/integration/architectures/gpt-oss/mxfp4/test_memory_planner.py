@@ -55,7 +55,7 @@ def test_a_step_holds_its_largest_buffers(checkpoint: Path, hopper: None) -> Non
     tokens, requests, top_k, hidden, width, vocab = 1024, 16, 4, 2880, 2880, 201088
     got = reserved(checkpoint, as_20b=True, max_batch_input_tokens=tokens, max_batch_size=requests)
     gated = tokens * top_k * width * 2
-    weighted = tokens * top_k * hidden * 4
+    weighted = tokens * top_k * hidden * 2
     logits = requests * vocab * 4
     assert got >= MARGIN_BYTES + gated + weighted + logits
 
