@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # Copyright (c) 2026, the max-gpt-oss authors.
-"""Assembles PTX with the assembler that MAX itself uses, and reads what it reports.
+"""Assembles PTX with NVIDIA's compilers, and reads what they report.
 
-MAX ships NVIDIA's PTX compiler as a library, so no CUDA toolkit is needed.
+MAX ships the PTX compiler as a library. On a GPU it leaves PTX to the driver, whose compiler is
+older; that of the ``ptxas`` of the lock file is as old as any driver that can be expected.
 """
 
 from __future__ import annotations
 
 import ctypes
 import re
+import subprocess
+from importlib.metadata import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,7 +37,7 @@ class PtxError(ValueError):
 
 
 def assemble(ptx: str, architecture: str = "sm_90a") -> Resources:
-    """Assembles the PTX text of one kernel.
+    """Assembles the PTX text of one kernel as MAX does without a GPU.
 
     Raises:
         PtxError: If the text does not assemble for ``architecture``.
@@ -51,6 +54,25 @@ def assemble(ptx: str, architecture: str = "sm_90a") -> Resources:
         return _parse(_log(library, compiler, "Info"))
     finally:
         _check(library.nvPTXCompilerDestroy(ctypes.byref(compiler)))
+
+
+def assemble_as_drivers(ptx: str, architecture: str = "sm_90a") -> Resources:
+    """Assembles the PTX text of one kernel as a driver does.
+
+    Raises:
+        PtxError: If the text does not assemble for ``architecture``.
+    """
+    (ptxas,) = (path for path in files("nvidia-cuda-nvcc-cu12") or () if path.name == "ptxas")
+    command = [
+        str(ptxas.locate()),
+        "--verbose",
+        f"--gpu-name={architecture}",
+        "--output-file=/dev/null",
+    ]
+    done = subprocess.run([*command, "-"], input=ptx, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise PtxError(done.stderr)
+    return _parse(done.stderr)
 
 
 def _check(status: int) -> None:

@@ -5,16 +5,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ptx_assembler import PtxError, assemble, kernels
+from ptx_assembler import PtxError, Resources, assemble, assemble_as_drivers, kernels
 
 import mojo_build
 
 TILES = ("64x16", "128x48")
 STREAMS = ("16x4", "16x8", "16x24")
 EPILOGUES = ("store", "swiglu", "scatter")
+
+Assembler = Callable[[str], Resources]
+ASSEMBLERS = pytest.mark.parametrize("assembler", [assemble, assemble_as_drivers])
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +62,11 @@ def test_every_kernel_is_there(ptx: dict[str, str]) -> None:
     assert {name.rpartition("_")[0] for name in ptx} == expected
 
 
-def test_nothing_spills_and_products_overlap(ptx: dict[str, str]) -> None:
+@ASSEMBLERS
+def test_nothing_spills_and_products_overlap(ptx: dict[str, str], assembler: Assembler) -> None:
     spilling = {}
     for name, text in ptx.items():
-        resources = assemble(text)
+        resources = assembler(text)
         print(name, resources)
         if any(resources[1:]):
             spilling[name] = resources
@@ -120,11 +125,14 @@ def test_prefill_expands_in_registers(ptx: dict[str, str], epilogue: str) -> Non
     assert "griddepcontrol.wait" in text
 
 
-def test_dense_layers_of_few_rows_do_not_spill(dense_ptx: dict[str, str]) -> None:
+@ASSEMBLERS
+def test_dense_layers_of_few_rows_do_not_spill(
+    dense_ptx: dict[str, str], assembler: Assembler
+) -> None:
     # Three layers, each for 8, 16, 32 and 64 rows.
     assert len(dense_ptx) == 12
     for name, text in dense_ptx.items():
-        resources = assemble(text)
+        resources = assembler(text)
         print(name, resources)
         assert not any(resources[1:]), name
         # Weights go from memory to registers, sums to other blocks' shared memory.
@@ -133,7 +141,8 @@ def test_dense_layers_of_few_rows_do_not_spill(dense_ptx: dict[str, str]) -> Non
         assert "griddepcontrol.wait" in text
 
 
-def test_the_assembler_reports_serialized_products() -> None:
+@ASSEMBLERS
+def test_assemblers_report_serialized_products(assembler: Assembler) -> None:
     """A loop of ``wgmma`` whose sums are read before the wait, so that the compiler waits."""
     sums = ", ".join(f"%f{i}" for i in range(4))
 
@@ -166,11 +175,12 @@ def test_the_assembler_reports_serialized_products() -> None:
                 ret;
             }}"""
 
-    assert not assemble(program("")).serialized
-    assert assemble(program("st.global.f32 [%p+64], %f0;")).serialized
+    assert not assembler(program("")).serialized
+    assert assembler(program("st.global.f32 [%p+64], %f0;")).serialized
 
 
-def test_the_assembler_reports_spills_and_errors() -> None:
+@ASSEMBLERS
+def test_assemblers_report_spills_and_errors(assembler: Assembler) -> None:
     """What the other tests rely on: a kernel short of registers spills, and nonsense is refused."""
     values = 64
     body = "\n".join(
@@ -179,7 +189,7 @@ def test_the_assembler_reports_spills_and_errors() -> None:
         + [f"st.volatile.global.f32 [%p+{4 * i}], %f{values - 1 - i};" for i in range(values)]
     )
     head = ".version 8.0\n.target sm_90a\n.address_size 64\n.visible .entry k(.param .b64 p)"
-    assert assemble(f"{head} {{\n{body}\nret;\n}}").spill_store_bytes == 0
-    assert assemble(f"{head} .maxnreg 24 {{\n{body}\nret;\n}}").spill_store_bytes > 0
+    assert assembler(f"{head} {{\n{body}\nret;\n}}").spill_store_bytes == 0
+    assert assembler(f"{head} .maxnreg 24 {{\n{body}\nret;\n}}").spill_store_bytes > 0
     with pytest.raises(PtxError, match="k"):
-        assemble(f"{head} {{ nonsense; }}")
+        assembler(f"{head} {{ nonsense; }}")
