@@ -35,8 +35,9 @@ trait Epilogue(KernelArgument):
     comptime READS_FEATURES: Bool
     """Whether `load_features` reads anything."""
 
+    @inline(.always)
     def load_row(self, row: Int) -> Operands:
-        """Reads what all sums of a row meet.
+        """Reads what all sums of a row meet: nothing, unless `READS_ROWS`.
 
         Args:
             row: The routed row.
@@ -44,10 +45,12 @@ trait Epilogue(KernelArgument):
         Returns:
             What `finish` takes.
         """
-        ...
+        return 0
 
+    @inline(.always)
     def load_features(self, expert: Int, feature: Int) -> Operands:
-        """Reads what the sums of two features meet.
+        """Reads what the sums of two features meet: nothing, unless
+        `READS_FEATURES`.
 
         Args:
             expert: The expert whose weights make the sums.
@@ -56,7 +59,7 @@ trait Epilogue(KernelArgument):
         Returns:
             What `finish` takes.
         """
-        ...
+        return 0
 
     def finish(
         self,
@@ -136,31 +139,6 @@ struct StoreBF16(Epilogue):
     """Output features, N."""
 
     @inline(.always)
-    def load_row(self, row: Int) -> Operands:
-        """Reads nothing.
-
-        Args:
-            row: The routed row.
-
-        Returns:
-            Zeros.
-        """
-        return 0
-
-    @inline(.always)
-    def load_features(self, expert: Int, feature: Int) -> Operands:
-        """Reads nothing.
-
-        Args:
-            expert: The expert whose weights make the sums.
-            feature: The first of the two features, an even number.
-
-        Returns:
-            Zeros.
-        """
-        return 0
-
-    @inline(.always)
     def finish(
         self,
         of_row: Operands,
@@ -238,18 +216,6 @@ struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
     """Features before the activation, twice the expert width."""
 
     @inline(.always)
-    def load_row(self, row: Int) -> Operands:
-        """Reads nothing.
-
-        Args:
-            row: The routed row.
-
-        Returns:
-            Zeros.
-        """
-        return 0
-
-    @inline(.always)
     def load_features(self, expert: Int, feature: Int) -> Operands:
         """Reads the two biases.
 
@@ -260,9 +226,7 @@ struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
         Returns:
             The biases.
         """
-        return self.bias.unsafe_load[width=2](
-            expert * Int(self.features) + feature
-        ).cast[.float32]()
+        return _biases(self.bias, expert, self.features, feature)
 
     @inline(.always)
     def finish(
@@ -370,9 +334,7 @@ struct BiasWeightScatter(Epilogue):
         Returns:
             The biases.
         """
-        return self.bias.unsafe_load[width=2](
-            expert * Int(self.features) + feature
-        ).cast[.float32]()
+        return _biases(self.bias, expert, self.features, feature)
 
     @inline(.always)
     def finish(
@@ -422,6 +384,15 @@ struct BiasWeightScatter(Epilogue):
         self.output.unsafe_store[alignment=4](
             slot * Int(self.features) + feature, SIMD[.bfloat16, 2](0)
         )
+
+
+@inline(.always)
+def _biases(
+    bias: TensorPointer[BFloat16], expert: Int, features: Int32, feature: Int
+) -> Operands:
+    return bias.unsafe_load[width=2](expert * Int(features) + feature).cast[
+        .float32
+    ]()
 
 
 @inline(.always)

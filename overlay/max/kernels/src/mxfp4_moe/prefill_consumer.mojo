@@ -12,10 +12,7 @@ from std.sys import inlined_assembly
 from std.utils import StaticTuple
 
 from max.gpu import lane_id, warp_id
-from max.gpu.compute.mma import (
-    WGMMADescriptor,
-    wgmma_wait_group_sync,
-)
+from max.gpu.compute.mma import WGMMADescriptor, wgmma_wait_group_sync
 from max.gpu.host.nvidia.tma import TensorMapSwizzle
 
 from .bulk_copy import SharedPointer
@@ -68,7 +65,7 @@ struct _PackedBlock(TrivialRegisterPassable):
 
 
 struct _PanelReader(TrivialRegisterPassable):
-    """Reads one block of a warp's panel after the other."""
+    """Reads one step of a warp's panel after the other."""
 
     var weights: SharedPointer[UInt8]
     """The lane's bytes of the panel's first block, in the first stage."""
@@ -113,35 +110,19 @@ struct _PanelReader(TrivialRegisterPassable):
         """
         var packed = StaticTuple[_PackedBlock, STEP_BLOCKS]()
         comptime for block in range(STEP_BLOCKS):
-            packed[block] = self._read[block](stage)
-        return packed
-
-    @inline(.always)
-    def _read[block: Int](mut self, stage: Int) -> _PackedBlock:
-        """Reads the next block.
-
-        Parameters:
-            block: Which one of its step it is.
-
-        Args:
-            stage: Where its stage starts.
-
-        Returns:
-            The lane's part.
-        """
-        var words = bitcast[.uint32, 2](
-            self.weights.unsafe_offset(stage).unsafe_load[width=8, alignment=8](
-                block * PANEL_BLOCK_BYTES
+            var words = self.weights.unsafe_offset(stage).unsafe_load[
+                width=8, alignment=8
+            ](block * PANEL_BLOCK_BYTES)
+            packed[block] = _PackedBlock(
+                bitcast[.uint32, 2](words),
+                self.scales[],
+                self.scales[unsafe_offset=1],
             )
-        )
-        var packed = _PackedBlock(
-            words, self.scales[], self.scales[unsafe_offset=1]
-        )
-        # A block past K has codes of zero, and takes any scale that is a
-        # number's: that of the last block is as NaN as its sum.
-        self.blocks_left -= 1
-        if self.blocks_left > 0:
-            self.scales = self.scales.unsafe_offset(PANEL_FEATURES)
+            # A block past K has codes of zero, and takes any scale that is a
+            # number's: that of the last block is as NaN as its sum.
+            self.blocks_left -= 1
+            if self.blocks_left > 0:
+                self.scales = self.scales.unsafe_offset(PANEL_FEATURES)
         return packed
 
 

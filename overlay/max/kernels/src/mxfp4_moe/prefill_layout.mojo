@@ -5,7 +5,6 @@
 from std.math import ceildiv
 from std.sys import size_of
 
-from max.gpu import WARP_SIZE
 from max.gpu.globals import WARPGROUP_SIZE
 
 from .kernel_argument import KernelArgument
@@ -18,13 +17,13 @@ from .problem import MatmulProblem
 comptime CONSUMERS = 3
 """Warpgroups that multiply."""
 
-comptime CONSUMER_WARPS = CONSUMERS * WARPGROUP_SIZE // WARP_SIZE
-"""Their warps."""
+comptime CONSUMER_THREADS = CONSUMERS * WARPGROUP_SIZE
+"""Their threads."""
 
-comptime PRODUCER_WARPS = WARPGROUP_SIZE // WARP_SIZE
-"""Warps that copy: a warpgroup as well, for these share registers out."""
+comptime PRODUCER_THREADS = WARPGROUP_SIZE
+"""Threads that copy: a warpgroup as well, for these share registers out."""
 
-comptime THREADS = (CONSUMER_WARPS + PRODUCER_WARPS) * WARP_SIZE
+comptime THREADS = CONSUMER_THREADS + PRODUCER_THREADS
 """Threads of a thread block."""
 
 comptime WGMMA_FEATURES = 64

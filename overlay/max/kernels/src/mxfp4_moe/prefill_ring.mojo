@@ -3,7 +3,7 @@
 """The stages between the copying and the multiplying warps."""
 
 from layout.tma_async import SharedMemBarrier
-from max.gpu import WARP_SIZE, thread_idx
+from max.gpu import thread_idx
 from max.gpu.memory import (
     async_copy_commit_group,
     async_copy_wait_group,
@@ -14,8 +14,8 @@ from max.gpu.sync import barrier
 
 from .bulk_copy import SharedPointer
 from .prefill_layout import (
-    CONSUMER_WARPS,
-    PRODUCER_WARPS,
+    CONSUMER_THREADS,
+    PRODUCER_THREADS,
     MAX_STAGES,
     STAGE_BYTES,
 )
@@ -35,10 +35,8 @@ def make_barriers(barriers: SharedPointer[SharedMemBarrier]):
     """
     if thread_idx.x == 0:
         comptime for i in range(MAX_STAGES):
-            barriers[unsafe_offset=i].init(Int32(PRODUCER_WARPS * WARP_SIZE))
-            barriers[unsafe_offset=MAX_STAGES + i].init(
-                Int32(CONSUMER_WARPS * WARP_SIZE)
-            )
+            barriers[unsafe_offset=i].init(Int32(PRODUCER_THREADS))
+            barriers[unsafe_offset=MAX_STAGES + i].init(Int32(CONSUMER_THREADS))
         fence_mbarrier_init()
     barrier()
 
@@ -108,7 +106,7 @@ struct FillingRing(TrivialRegisterPassable):
         )
 
     @inline(.always)
-    def await_older(mut self):
+    def await_older(self):
         """Ends a stage, whose copies have begun, and waits for those of the
         stage that `hand_over` is about to hand over."""
         async_copy_commit_group()

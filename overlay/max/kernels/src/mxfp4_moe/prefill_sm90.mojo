@@ -33,7 +33,7 @@ from max.gpu.primitives.grid_controls import (
 from .epilogue import Epilogue
 from .prefill_consumer import Consumer
 from .prefill_layout import (
-    CONSUMER_WARPS,
+    CONSUMER_THREADS,
     THREADS,
     TILE_FEATURES,
     TILE_ROWS,
@@ -84,7 +84,7 @@ def _prefill_kernel[
     # Blocks take tiles in turn; so do the two sets of operands.
     var set = Int32(0)
     var index = Int32(block_idx.x)
-    if warp_id() >= CONSUMER_WARPS:
+    if warp_id() >= CONSUMER_THREADS // WARP_SIZE:
         warpgroup_reg_dealloc[_PRODUCER_REGISTERS]()
         var ring = FillingRing(barriers, layout.stages)
         while index < schedule.tiles():
