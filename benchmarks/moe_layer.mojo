@@ -22,12 +22,15 @@ from std.time import perf_counter_ns
 from max.gpu import global_idx
 from max.gpu.host import DeviceBuffer, DeviceContext
 
-from mxfp4_moe.combine import combine_gpu
 from mxfp4_moe.dispatch import grouped_matmul
-from mxfp4_moe.epilogue import BiasSwiGLU, BiasWeightScatter, StoreBF16
+from mxfp4_moe.epilogue import StoreBF16
 from mxfp4_moe.kernel_argument import TensorPointer
-from mxfp4_moe.problem import GatherRow, MatmulProblem, SameRow
+from mxfp4_moe.layer import LayerBuffers, expert_layer
+from mxfp4_moe.layer_problem import ExpertStack, LayerProblem, LayerTables
+from mxfp4_moe.problem import MatmulProblem, SameRow
 from mxfp4_moe.routing import RoutingTables, route_gpu
+from mxfp4_moe.slice_sums import PART_ROWS
+from mxfp4_moe.slices_sm90 import slices_fit
 
 from routings import TOP_K, RoutingDraws, routing_count
 
@@ -98,6 +101,11 @@ struct Stack(Movable):
         self.experts = experts
         self.features = features
         self.depth = depth
+
+    def operands(self) -> ExpertStack:
+        return ExpertStack(
+            pointer(self.blocks), pointer(self.scales), pointer(self.bias)
+        )
 
     def problem(
         self,
@@ -214,39 +222,42 @@ def time_layer(
     var weights = noise[.float32](ctx, rows, 0, 63)
     var gated = ctx.enqueue_create_buffer[.bfloat16](rows * HIDDEN)
     var weighted = ctx.enqueue_create_buffer[.bfloat16](rows * HIDDEN)
+    var sums = ctx.enqueue_create_buffer[.float32](PART_ROWS * HIDDEN)
     var output = ctx.enqueue_create_buffer[.bfloat16](tokens * HIDDEN)
+    var buffers = LayerBuffers(
+        pointer(gated),
+        pointer(weighted),
+        pointer(sums),
+    )
 
     def layers() raises {imm}:
         for routing in range(routings.count):
             var tables = routings.tables(routing)
-            routings.route(routing, ctx)
-            var problem = gate_up.problem(hidden, tables, rows)
-            problem.activations = problem.activations.unsafe_offset(
-                routing * tokens * HIDDEN
-            )
-            grouped_matmul["gpu", in_panels=True](
-                problem,
-                GatherRow[TOP_K](tables.token_expert_order),
-                BiasSwiGLU[1.702, 7.0](
-                    pointer(gated), pointer(gate_up.bias), Int32(2 * HIDDEN)
-                ),
-                ctx,
-            )
-            grouped_matmul["gpu", in_panels=True, tables_ready=True](
-                down.problem(gated, tables, rows),
-                SameRow(),
-                BiasWeightScatter(
-                    pointer(weighted),
-                    pointer(down.bias),
-                    pointer(weights),
+            var layer = LayerProblem(
+                pointer(hidden).unsafe_offset(routing * tokens * HIDDEN),
+                # The choices are given, as they are to the peers.
+                pointer(hidden),
+                LayerTables(
                     tables.token_expert_order,
-                    Int32(HIDDEN),
+                    tables.expert_starts,
+                    tables.expert_ids,
+                    tables.choices,
+                    pointer(weights),
                 ),
-                ctx,
+                gate_up.operands(),
+                down.operands(),
+                rows=rows,
+                experts=gate_up.experts,
+                groups=gate_up.experts,
+                features=HIDDEN,
+                width=HIDDEN,
             )
-            combine_gpu[TOP_K](
-                pointer(output), pointer(weighted), tokens, HIDDEN, ctx
-            )
+            # The kernels for few tokens sort by themselves.
+            if not slices_fit(layer, tokens, ctx):
+                routings.route(routing, ctx)
+            expert_layer[
+                "gpu", TOP_K, 1.702, 7.0, in_panels=True, from_logits=False
+            ](pointer(output), buffers, layer, ctx)
 
     routings.report(median_us(layers, ctx))
     _ = routings^
@@ -254,6 +265,7 @@ def time_layer(
     _ = weights^
     _ = gated^
     _ = weighted^
+    _ = sums^
     _ = output^
 
 

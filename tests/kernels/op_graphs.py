@@ -8,7 +8,7 @@ crosses the boundary as its bits, so nothing is rounded on the way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,8 +21,10 @@ from max.graph import DeviceRef, Graph, TensorType, TensorValue
 
 from max.nn import dense_linear, mxfp4_moe
 from max.nn.mxfp4_moe import (
+    ExpertStack,
     mxfp4_moe_combine,
     mxfp4_moe_down,
+    mxfp4_moe_experts,
     mxfp4_moe_gate_up_swiglu,
     mxfp4_moe_matmul,
     mxfp4_moe_route,
@@ -48,6 +50,13 @@ def from_buffer(buffer: Buffer) -> Array:
     if host.dtype != DType.bfloat16:
         return host.to_numpy()
     return from_bf16_bits(host.view(DType.uint16, host.shape).to_numpy())
+
+
+def _experts(
+    hidden: TensorValue, logits: TensorValue, *stacks: TensorValue, top_k: int, in_panels: bool
+) -> TensorValue:
+    gate_up, down = ExpertStack(*stacks[:3]), ExpertStack(*stacks[3:])
+    return mxfp4_moe_experts(hidden, logits, gate_up, down, top_k=top_k, in_panels=in_panels)
 
 
 class OpGraphs:
@@ -196,6 +205,33 @@ class OpGraphs:
             mxfp4_moe_combine,
             (weighted, DType.bfloat16, ("rows", weighted.shape[1])),
             top_k=top_k,
+        )
+        return result
+
+    def experts(
+        self,
+        hidden: Array,
+        logits: Array,
+        gate_up: Sequence[Array],
+        down: Sequence[Array],
+        *,
+        top_k: int,
+        in_panels: bool = False,
+    ) -> Array:
+        """``mxfp4_moe_experts``: BF16 values ``[T, H]`` and logits ``[T, E]`` to ``[T, H]``."""
+        dtypes = (DType.uint8, DType.uint8, DType.bfloat16)
+        stacks = [
+            (array, dtype, array.shape)
+            for stack in (gate_up, down)
+            for array, dtype in zip(stack, dtypes, strict=True)
+        ]
+        [result] = self._run(
+            _experts,
+            (hidden, DType.bfloat16, ("tokens", hidden.shape[1])),
+            (logits, DType.bfloat16, ("tokens", logits.shape[1])),
+            *stacks,
+            top_k=top_k,
+            in_panels=in_panels,
         )
         return result
 

@@ -332,6 +332,30 @@ def test_combine(ops: OpGraphs, tokens: int, seed: int) -> None:
 
 
 @ORDERS
+@settings(deadline=None, max_examples=20)
+@given(tokens=st.sampled_from([0, 1, 2, 3, 60]), seed=st.integers(0, 2**32 - 1))
+def test_experts(ops: OpGraphs, in_panels: bool, tokens: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    hidden, logits = random_bf16(rng, tokens, HIDDEN), random_bf16(rng, tokens, EXPERTS)
+    gate_up = make_stack(rng, EXPERTS, 2 * WIDTH, HIDDEN, (118, 124))
+    down = make_stack(rng, EXPERTS, HIDDEN, WIDTH)
+    actual = ops.experts(
+        hidden,
+        logits,
+        gate_up.ordered(in_panels),
+        down.ordered(in_panels),
+        top_k=TOP_K,
+        in_panels=in_panels,
+    )
+    choice = moe.choose_experts(logits, TOP_K)
+    order, *tables = moe.route(choice.ids, EXPERTS)
+    gated = moe.gate_up_swiglu(hidden, order, *gate_up, *tables, top_k=TOP_K)
+    weighted = moe.down(gated, order, *down, choice.weights, *tables)
+    # Rounded up to three times on the way: gated, weighted, and the sum.
+    assert relative_error(actual, moe.combine(weighted, TOP_K)) <= 2 * BF16_ERROR
+
+
+@ORDERS
 def test_results_are_the_same_in_every_run(ops: OpGraphs, in_panels: bool) -> None:
     rng = np.random.default_rng(3)
     routed = make_routed(rng, 50, 3)

@@ -57,7 +57,9 @@ def test_every_kernel_is_there(ptx: dict[str, str]) -> None:
     streams = {f"mxfp4_moe_stream_{rows}_{end}" for rows in STREAMS for end in EPILOGUES}
     prefill = {f"mxfp4_moe_prefill_192x176_{end}" for end in EPILOGUES}
     others = {"route", "select_top4", "select_and_route_top4", "combine_top4", "to_panels"}
-    expected = {*matmuls, *streams, *prefill, *(f"mxfp4_moe_{name}" for name in others)}
+    for_few = {f"{name}_top4" for name in ("slices", "sum_parts")}
+    layers = {f"mxfp4_moe_{name}_{source}" for name in for_few for source in ("logits", "choices")}
+    expected = {*layers, *matmuls, *streams, *prefill, *(f"mxfp4_moe_{name}" for name in others)}
     # The compiler appends a hash.
     assert {name.rpartition("_")[0] for name in ptx} == expected
 

@@ -14,6 +14,10 @@
   the Hopper kernel for many rows.
 - `matmul_sm90`, with `activation_stage` and `tile_schedule`: the Hopper kernel
   for shapes that the others do not take.
+- `layer`: a whole layer, and whether it takes one launch for both projections.
+- `slices_sm90`, with `layer_problem`, `slice_layout`, `slice_schedule`,
+  `slice_stream`, `slice_products` and `slice_sums`: that, on Hopper for few tokens.
+- `work_share`: equal shares of numbered work.
 - `expand_sm90`: packed elements to tensor-core fragments, in registers.
 - `epilogue`: what follows the sums: store, bias + SwiGLU, bias + weight.
 - `select`, `routing`, `combine`: what comes before and after the matmuls.

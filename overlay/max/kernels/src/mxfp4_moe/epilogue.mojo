@@ -226,7 +226,7 @@ struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
         Returns:
             The biases.
         """
-        return _biases(self.bias, expert, self.features, feature)
+        return load_biases(self.bias, expert, self.features, feature)
 
     @inline(.always)
     def finish(
@@ -247,10 +247,9 @@ struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
         Returns:
             The activation, twice.
         """
-        var gate = _min(sum0 + of_features[0], Self.limit)
-        var up = _max(_min(sum1 + of_features[1], Self.limit), -Self.limit)
-        # On the GPU the reciprocal is one instruction, a division forty.
-        return (up + 1) * gate * recip(1 + exp(-Self.alpha * gate))
+        return clamped_swiglu[Self.alpha, Self.limit](
+            sum0 + of_features[0], sum1 + of_features[1]
+        )
 
     @inline(.always)
     def write(self, of_row: Operands, row: Int, feature: Int, results: Results):
@@ -334,7 +333,7 @@ struct BiasWeightScatter(Epilogue):
         Returns:
             The biases.
         """
-        return _biases(self.bias, expert, self.features, feature)
+        return load_biases(self.bias, expert, self.features, feature)
 
     @inline(.always)
     def finish(
@@ -387,9 +386,43 @@ struct BiasWeightScatter(Epilogue):
 
 
 @inline(.always)
-def _biases(
+def clamped_swiglu[
+    alpha: Float32, limit: Float32
+](gate: Float32, up: Float32) -> Float32:
+    """Applies gpt-oss's activation: see `BiasSwiGLU`.
+
+    Parameters:
+        alpha: The sigmoid's slope.
+        limit: The clamp.
+
+    Args:
+        gate: The gate, with its bias.
+        up: What it gates, with its bias.
+
+    Returns:
+        The activation.
+    """
+    var bounded = _min(gate, limit)
+    var shifted = _max(_min(up, limit), -limit) + 1
+    # On the GPU the reciprocal is one instruction, a division forty.
+    return shifted * bounded * recip(1 + exp(-alpha * bounded))
+
+
+@inline(.always)
+def load_biases(
     bias: TensorPointer[BFloat16], expert: Int, features: Int32, feature: Int
 ) -> Operands:
+    """Reads the biases of two neighbouring features.
+
+    Args:
+        bias: BF16 `[experts, features]`.
+        expert: The expert.
+        features: Features of an expert.
+        feature: The first of the two, an even number.
+
+    Returns:
+        The biases.
+    """
     return bias.unsafe_load[width=2](expert * Int(features) + feature).cast[
         .float32
     ]()

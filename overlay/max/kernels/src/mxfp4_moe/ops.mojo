@@ -17,10 +17,13 @@ from .combine import combine_cpu, combine_gpu
 from .dispatch import grouped_matmul
 from .epilogue import BiasSwiGLU, BiasWeightScatter, StoreBF16
 from .kernel_argument import TensorPointer
+from .layer import LayerBuffers, expert_layer
+from .layer_problem import ExpertStack, LayerProblem, LayerTables
 from .panels import PanelStack, to_panels_cpu, to_panels_gpu
 from .problem import GatherRow, MatmulProblem, SameRow
 from .routing import RoutingTables, route_cpu, route_gpu
 from .select import RouterScores, select_cpu, select_gpu
+from .slice_sums import PART_ROWS
 
 
 @inline(.always)
@@ -405,6 +408,120 @@ struct Combine:
                 features,
                 ctx,
             )
+
+
+@compiler.register("mxfp4_moe_experts")
+struct Experts:
+    """Everything behind the router's matmul: selects, multiplies, and sums."""
+
+    @staticmethod
+    def execute[
+        target: StaticString,
+        top_k: Int,
+        alpha: Float32,
+        limit: Float32,
+        in_panels: Bool,
+    ](
+        output: OutputTensor[dtype=.bfloat16, rank=2, ...],
+        router_weights: OutputTensor[dtype=.float32, rank=2, ...],
+        topk_ids: OutputTensor[dtype=.int32, rank=2, ...],
+        token_expert_order: OutputTensor[dtype=.uint32, rank=1, ...],
+        expert_starts: OutputTensor[dtype=.uint32, rank=1, ...],
+        expert_ids: OutputTensor[dtype=.int32, rank=1, ...],
+        gated: OutputTensor[dtype=.bfloat16, rank=2, ...],
+        weighted: OutputTensor[dtype=.bfloat16, rank=2, ...],
+        part_sums: OutputTensor[dtype=.float32, rank=2, ...],
+        hidden: InputTensor[dtype=.bfloat16, rank=2, ...],
+        logits: InputTensor[dtype=.bfloat16, rank=2, ...],
+        gate_up_blocks: InputTensor[dtype=.uint8, rank=3, ...],
+        gate_up_scales: InputTensor[dtype=.uint8, rank=3, ...],
+        gate_up_bias: InputTensor[dtype=.bfloat16, rank=2, ...],
+        down_blocks: InputTensor[dtype=.uint8, rank=3, ...],
+        down_scales: InputTensor[dtype=.uint8, rank=3, ...],
+        down_bias: InputTensor[dtype=.bfloat16, rank=2, ...],
+        ctx: DeviceContext,
+    ) raises:
+        """Does what `select`, `gate_up_swiglu`, `down` and `combine` do.
+
+        All results but the first are room for what lies between, since an op in a
+        captured graph must not allocate.
+
+        Parameters:
+            target: The device kind.
+            top_k: Choices a token.
+            alpha: The sigmoid's slope.
+            limit: The clamp of gate and up.
+            in_panels: Whether the weights lie in panels.
+
+        Args:
+            output: `[T, H]`.
+            router_weights: `[T, k]`.
+            topk_ids: `[T, k]`.
+            token_expert_order: `[R]`.
+            expert_starts: `[E + 1]`.
+            expert_ids: `[E]`.
+            gated: `[R, I]`.
+            weighted: `[R, H]`.
+            part_sums: `[PART_ROWS, H]`.
+            hidden: `[T, H]`.
+            logits: `[T, E]`.
+            gate_up_blocks: `[E, 2 * I, H / 2]`, gate and up rows alternating.
+            gate_up_scales: `[E, 2 * I, H / 32]`.
+            gate_up_bias: `[E, 2 * I]`.
+            down_blocks: `[E, H, I / 2]`.
+            down_scales: `[E, H, I / 32]`.
+            down_bias: `[E, H]`.
+            ctx: The device.
+
+        Raises:
+            Error: If `part_sums` is too small, or a launch fails.
+        """
+        if part_sums.dim_size(0) < PART_ROWS:
+            raise Error(
+                t"mxfp4_moe_experts: part_sums has"
+                t" {part_sums.dim_size(0)} rows; it must have {PART_ROWS}."
+            )
+        var layer = LayerProblem(
+            _pointer(hidden),
+            _pointer(logits),
+            LayerTables(
+                _pointer(token_expert_order),
+                _pointer(expert_starts),
+                _pointer(expert_ids),
+                _pointer(topk_ids),
+                _pointer(router_weights),
+            ),
+            ExpertStack(
+                _pointer(gate_up_blocks),
+                _pointer(gate_up_scales),
+                _pointer(gate_up_bias),
+            ),
+            ExpertStack(
+                _pointer(down_blocks),
+                _pointer(down_scales),
+                _pointer(down_bias),
+            ),
+            rows=topk_ids.size(),
+            experts=gate_up_blocks.dim_size(0),
+            groups=expert_ids.dim_size(0),
+            features=hidden.dim_size(1),
+            width=gated.dim_size(1),
+        )
+        expert_layer[
+            target,
+            top_k,
+            alpha,
+            limit,
+            in_panels=in_panels,
+            from_logits=True,
+        ](
+            _pointer(output),
+            LayerBuffers(
+                _pointer(gated), _pointer(weighted), _pointer(part_sums)
+            ),
+            layer,
+            ctx,
+        )
 
 
 @compiler.register("mxfp4_moe_scale_bytes")

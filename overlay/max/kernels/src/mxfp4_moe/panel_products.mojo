@@ -52,7 +52,12 @@ def multiply_panel[
     Returns:
         This lane's sums.
     """
-    var products = PanelProducts[shape, octets](activations, row_tile)
+    var lane_rows = StaticTuple[LaneRows, octets](
+        fill=activations.lane_rows(row_tile, 0)
+    )
+    comptime for octet in range(1, octets):
+        lane_rows[octet] = activations.lane_rows(row_tile, octet)
+    var products = PanelProducts[shape, octets](lane_rows)
     var left = Int32(layout.row_blocks())
     while left > 0:
         var chunk = weights.chunk()
@@ -82,19 +87,14 @@ struct PanelProducts[shape: StreamShape, octets: Int](TrivialRegisterPassable):
     """What the lane reads of the next block's activations, for each octet."""
 
     @inline(.always)
-    def __init__(
-        out self, activations: ActivationRows[Self.shape], row_tile: RowTile
-    ):
-        """Begins at the first element along K.
+    def __init__(out self, rows: StaticTuple[LaneRows, Self.octets]):
+        """Begins where the rows do along K.
 
         Args:
-            activations: The run's rows.
-            row_tile: The panel's row tile.
+            rows: What the lane reads of the activations, for each octet.
         """
         self.sums = type_of(self.sums)(fill=SIMD[.float32, 4](0))
-        self.rows = type_of(self.rows)(fill=activations.lane_rows(row_tile, 0))
-        comptime for octet in range(1, Self.octets):
-            self.rows[octet] = activations.lane_rows(row_tile, octet)
+        self.rows = rows
 
     @inline(.always)
     def add_chunk(mut self, chunk: WeightChunk[Self.shape], blocks: Int32):

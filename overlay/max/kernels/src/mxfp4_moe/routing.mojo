@@ -13,7 +13,12 @@ from std.memory import unsafe_stack_allocation
 from max.gpu import WARP_SIZE, block_idx, lane_id, thread_idx, warp_id
 from max.gpu.host import DeviceContext
 from max.gpu.primitives import block, warp
-from max.gpu.primitives.grid_controls import launch_dependent_grids
+from max.gpu.primitives.grid_controls import (
+    PDLLevel,
+    launch_dependent_grids,
+    pdl_launch_attributes,
+    wait_on_dependent_grids,
+)
 from max.gpu.sync import barrier
 
 from .kernel_argument import KernelArgument, TensorPointer
@@ -77,6 +82,7 @@ def _route_kernel(tables: RoutingTables, slots_arg: Int32, experts_arg: Int32):
     # One thread block an expert, and one for the end. Each counts the slots of
     # smaller experts, which is where its own rows start, and then appends its
     # slots in order. No block waits for another.
+    wait_on_dependent_grids()
     launch_dependent_grids()
     var slots = Int(slots_arg)
     var experts = Int(experts_arg)
@@ -144,4 +150,5 @@ def route_gpu(
         Int32(experts),
         grid_dim=experts + 1,
         block_dim=_THREADS,
+        attributes=pdl_launch_attributes(PDLLevel.OVERLAP_AT_END),
     )

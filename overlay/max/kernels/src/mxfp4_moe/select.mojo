@@ -10,7 +10,6 @@ far shorter than a launch.
 from std.bit import pop_count
 from std.math import ceildiv, exp
 from std.memory import bitcast, unsafe_stack_allocation
-from std.sys import inlined_assembly
 from std.utils import StaticTuple
 
 from max.algorithm.functional import sync_parallelize
@@ -27,6 +26,7 @@ from max.gpu.sync import barrier
 
 from .kernel_argument import KernelArgument, TensorPointer
 from .routing import RoutingTables, route_cpu, route_gpu
+from .warp_lanes import lanes_with, warp_max
 
 comptime MAX_EXPERTS = 1 << 16
 """Experts whose numbers fit the half of a key that they have."""
@@ -102,18 +102,47 @@ struct RouterScores(KernelArgument):
             keys: The experts' keys, the largest first.
         """
         var first = Int(token) * top_k
-        var shares = StaticTuple[Float32, top_k](fill=0)
-        var total = Float32(0)
+        var weights = key_weights(keys)
         comptime for choice in range(top_k):
-            shares[choice] = exp(_key_logit(keys[choice]) - _key_logit(keys[0]))
-            total += shares[choice]
-        comptime for choice in range(top_k):
-            choices[unsafe_offset=first + choice] = _key_expert(keys[choice])
-            self.weights[unsafe_offset=first + choice] = shares[choice] / total
+            choices[unsafe_offset=first + choice] = key_expert(keys[choice])
+            self.weights[unsafe_offset=first + choice] = weights[choice]
 
 
 @inline(.always)
-def _key_expert(key: UInt32) -> Int32:
+def key_weights[
+    top_k: Int, //
+](keys: StaticTuple[UInt32, top_k]) -> StaticTuple[Float32, top_k]:
+    """Weighs a token's experts.
+
+    Parameters:
+        top_k: Experts a token.
+
+    Args:
+        keys: The experts' keys, the largest first.
+
+    Returns:
+        The softmax over their logits.
+    """
+    var weights = StaticTuple[Float32, top_k](fill=0)
+    var total = Float32(0)
+    comptime for choice in range(top_k):
+        weights[choice] = exp(_key_logit(keys[choice]) - _key_logit(keys[0]))
+        total += weights[choice]
+    comptime for choice in range(top_k):
+        weights[choice] = weights[choice] / total
+    return weights
+
+
+@inline(.always)
+def key_expert(key: UInt32) -> Int32:
+    """Reads a key's expert.
+
+    Args:
+        key: The key.
+
+    Returns:
+        The expert.
+    """
     return Int32(MAX_EXPERTS - 1) - Int32(key & UInt32(MAX_EXPERTS - 1))
 
 
@@ -155,9 +184,21 @@ def select_cpu[top_k: Int](scores: RouterScores, tables: RoutingTables) raises:
 
 
 @inline(.always)
-def _select_by_warp[
+def select_by_warp[
     top_k: Int
 ](scores: RouterScores, token: Int32) -> StaticTuple[UInt32, top_k]:
+    """Finds a token's experts, with all lanes of a warp.
+
+    Parameters:
+        top_k: Experts a token.
+
+    Args:
+        scores: The logits.
+        token: The token.
+
+    Returns:
+        The experts' keys, the largest first, the same in every lane.
+    """
     # Each round takes the largest key below the one before: keys differ. The
     # first keys stay in registers; more experts than that are read each round.
     var first_keys = StaticTuple[UInt32, _LANE_KEYS](fill=0)
@@ -180,31 +221,9 @@ def _select_by_warp[
             var key = scores.key(token, expert)
             if key < before:
                 mine = max(mine, key)
-        before = _warp_max(mine)
+        before = warp_max(mine)
         keys[choice] = before
     return keys
-
-
-@inline(.always)
-def _warp_max(value: UInt32) -> UInt32:
-    # One instruction where a reduction by shuffles takes ten.
-    return inlined_assembly[
-        "redux.sync.max.u32 $0, $1, 0xffffffff;",
-        UInt32,
-        constraints="=r,r",
-        has_side_effect=True,
-    ](value)
-
-
-@inline(.always)
-def _lanes_with(value: UInt32) -> UInt32:
-    # The lanes, as bits, that have the same value.
-    return inlined_assembly[
-        "match.any.sync.b32 $0, $1, 0xffffffff;",
-        UInt32,
-        constraints="=r,r",
-        has_side_effect=True,
-    ](value)
 
 
 @__name(t"mxfp4_moe_select_top{top_k}")
@@ -215,7 +234,7 @@ def _select_kernel[
     launch_dependent_grids()
     var token = Int32(block_idx.x) * Int32(_WARPS) + Int32(warp_id())
     if token < scores.tokens:
-        var keys = _select_by_warp[top_k](scores, token)
+        var keys = select_by_warp[top_k](scores, token)
         if lane_id() == 0:
             scores.store(choices, token, keys)
 
@@ -243,12 +262,12 @@ def _select_and_route_kernel[
     wait_on_dependent_grids()
     launch_dependent_grids()
     for token in range(Int32(warp_id()), scores.tokens, Int32(_WARPS)):
-        var keys = _select_by_warp[top_k](scores, token)
+        var keys = select_by_warp[top_k](scores, token)
         if lane_id() == 0:
             scores.store(tables.choices, token, keys)
             comptime for choice in range(top_k):
                 choices[unsafe_offset=Int(token) * top_k + choice] = UInt32(
-                    _key_expert(keys[choice])
+                    key_expert(keys[choice])
                 )
     barrier()
 
@@ -261,7 +280,7 @@ def _select_and_route_kernel[
     if thread < Int32(_FEW_SLOTS):
         if thread < slots:
             expert = choices[unsafe_offset=Int(thread)]
-        var same = _lanes_with(expert)
+        var same = lanes_with(expert)
         earlier_lanes = Int32(
             pop_count(same & ((UInt32(1) << UInt32(lane_id())) - 1))
         )

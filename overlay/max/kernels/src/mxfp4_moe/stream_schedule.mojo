@@ -23,6 +23,7 @@ from max.gpu.sync import barrier
 from .bulk_copy import SharedPointer
 from .problem import MatmulProblem
 from .tile_schedule import RowTile
+from .work_share import share_start
 
 
 comptime _PANEL_COST = 4
@@ -232,9 +233,11 @@ struct UnitSchedule(TrivialRegisterPassable):
             The first unit of the block: the end of the one's before it.
         """
         comptime if equal_tiles:
-            return _share(self.row_tiles * panels, block)
+            return share_start(
+                self.row_tiles * panels, Int32(grid_dim.x), block
+            )
         var all = self.row_tiles * Int32(_PANEL_COST) + self.row_octets
-        var before = _share(all * panels, block)
+        var before = share_start(all * panels, Int32(grid_dim.x), block)
         if before >= all * panels:
             return self.row_tiles * panels
         var place = self._find[by_cost=True](before, panels)
@@ -309,11 +312,3 @@ struct UnitSchedule(TrivialRegisterPassable):
 @inline(.always)
 def _octets_of(rows: Int32) -> Int32:
     return Int32(ceildiv(UInt32(rows), 8))
-
-
-@inline(.always)
-def _share(all: Int32, block: Int32) -> Int32:
-    # What comes before a thread block's share: shares differ by one at most.
-    var blocks = Int32(grid_dim.x)
-    var each = Int32(UInt32(all) // UInt32(blocks))
-    return each * block + min(block, all - each * blocks)

@@ -3,10 +3,12 @@
 """Mixture-of-experts layers that compute from packed MXFP4 weights."""
 
 from .ops import (
+    ExpertStack,
     fits_panels,
     kernel_package_path,
     mxfp4_moe_combine,
     mxfp4_moe_down,
+    mxfp4_moe_experts,
     mxfp4_moe_gate_up_swiglu,
     mxfp4_moe_matmul,
     mxfp4_moe_route,
@@ -16,10 +18,12 @@ from .ops import (
 )
 
 __all__ = [
+    "ExpertStack",
     "fits_panels",
     "kernel_package_path",
     "mxfp4_moe_combine",
     "mxfp4_moe_down",
+    "mxfp4_moe_experts",
     "mxfp4_moe_gate_up_swiglu",
     "mxfp4_moe_matmul",
     "mxfp4_moe_route",

@@ -22,6 +22,7 @@ tensor, when ranks, dtypes, shapes or devices do not fit.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from max.dtype import DType
 from max.graph import Dim, DimLike, StaticDim, TensorType, TensorValue, ops
@@ -46,6 +47,9 @@ MIN_PANEL_DEPTH = 256
 
 MAX_PANEL_DEPTH = 8192
 """The longest K that Hopper's fast kernels take."""
+
+_PART_ROWS = 280
+# Rows of partial sums that the kernels for few tokens need: PART_ROWS of ``slice_sums.mojo``.
 
 SWIGLU_ALPHA = 1.702
 """The gpt-oss gate's sigmoid slope."""
@@ -75,33 +79,39 @@ def fits_panels(features: int, depth: int) -> bool:
 
 
 def _check_stack(
-    op: str, blocks: TensorValue, scales: TensorValue, *, in_panels: bool = False
+    op: str,
+    blocks: TensorValue,
+    scales: TensorValue,
+    *,
+    in_panels: bool = False,
+    prefix: str = "",
 ) -> tuple[TensorValue, TensorValue, Dim, int, int]:
-    """Checks one expert stack and returns it with its E, N and K."""
-    blocks = check_tensor(op, "blocks", blocks, DType.uint8, 3)
-    scales = check_tensor(op, "scales", scales, DType.uint8, 3)
+    """Checks one expert stack, named with ``prefix``, and returns it with its E, N and K."""
+    blocks_name, scales_name = f"{prefix}blocks", f"{prefix}scales"
+    blocks = check_tensor(op, blocks_name, blocks, DType.uint8, 3)
+    scales = check_tensor(op, scales_name, scales, DType.uint8, 3)
     experts = blocks.shape[0]
-    rows, k = static_dim(op, "blocks", blocks, 1), 2 * static_dim(op, "blocks", blocks, 2)
+    rows, k = static_dim(op, blocks_name, blocks, 1), 2 * static_dim(op, blocks_name, blocks, 2)
     if k == 0 or k % SCALE_BLOCK_SIZE:
         raise ValueError(
-            f"{op}: 'blocks' of shape {list(blocks.shape)} holds K = {k} codes a row; "
+            f"{op}: '{blocks_name}' of shape {list(blocks.shape)} holds K = {k} codes a row; "
             f"K must be a positive multiple of {SCALE_BLOCK_SIZE}."
         )
     if rows == 0 or rows % OUTPUT_ROW_MULTIPLE:
         raise ValueError(
-            f"{op}: 'blocks' of shape {list(blocks.shape)} has N = {rows} rows an expert; "
+            f"{op}: '{blocks_name}' of shape {list(blocks.shape)} has N = {rows} rows an expert; "
             f"N must be a positive multiple of {OUTPUT_ROW_MULTIPLE}."
         )
     if experts == 0:
-        raise ValueError(f"{op}: 'blocks' of shape {list(blocks.shape)} holds no expert.")
-    of = f"for 'blocks' of shape {list(blocks.shape)}"
+        raise ValueError(f"{op}: '{blocks_name}' of shape {list(blocks.shape)} holds no expert.")
+    of = f"for '{blocks_name}' of shape {list(blocks.shape)}"
     expected_shape: tuple[DimLike, ...] = (experts, rows, k // SCALE_BLOCK_SIZE)
     for axis, expected in enumerate(expected_shape):
-        check_dim(op, "scales", axis, scales, expected, of)
+        check_dim(op, scales_name, axis, scales, expected, of)
     if in_panels and not fits_panels(rows, k):
         raise ValueError(
-            f"{op}: 'blocks' of shape {list(blocks.shape)} has N = {rows} rows an expert and "
-            f"K = {k} codes a row; in panels, N must be a multiple of {PANEL_ROWS} and K from "
+            f"{op}: '{blocks_name}' of shape {list(blocks.shape)} has N = {rows} rows an expert "
+            f"and K = {k} codes a row; in panels, N must be a multiple of {PANEL_ROWS} and K from "
             f"{MIN_PANEL_DEPTH} to {MAX_PANEL_DEPTH}."
         )
     return blocks, scales, experts, rows, k
@@ -121,6 +131,24 @@ def _check_groups(
 def _check_top_k(op: str, top_k: int) -> None:
     if top_k < 1:
         raise ValueError(f"{op}: 'top_k' is {top_k}; it must be at least 1.")
+
+
+def _check_logits(op: str, logits: TensorValue, top_k: int) -> tuple[TensorValue, int]:
+    """Checks the router's logits and returns them with their experts."""
+    logits = check_tensor(op, "logits", logits, DType.bfloat16, 2)
+    experts = static_dim(op, "logits", logits, 1)
+    if experts > MAX_EXPERTS:
+        raise ValueError(
+            f"{op}: 'logits' of shape {list(logits.shape)} has {experts} experts a token; "
+            f"{MAX_EXPERTS} are the most."
+        )
+    _check_top_k(op, top_k)
+    if top_k > experts:
+        raise ValueError(
+            f"{op}: 'top_k' is {top_k}; 'logits' of shape {list(logits.shape)} has {experts} "
+            "experts a token to select from."
+        )
+    return logits, experts
 
 
 def mxfp4_moe_route(
@@ -180,19 +208,7 @@ def mxfp4_moe_select(
             :data:`MAX_EXPERTS`, or ``top_k`` is not in 1 to ``E``.
     """
     op = "mxfp4_moe_select"
-    logits = check_tensor(op, "logits", logits, DType.bfloat16, 2)
-    experts = static_dim(op, "logits", logits, 1)
-    if experts > MAX_EXPERTS:
-        raise ValueError(
-            f"{op}: 'logits' of shape {list(logits.shape)} has {experts} experts a token; "
-            f"{MAX_EXPERTS} are the most."
-        )
-    _check_top_k(op, top_k)
-    if top_k > experts:
-        raise ValueError(
-            f"{op}: 'top_k' is {top_k}; 'logits' of shape {list(logits.shape)} has {experts} "
-            "experts a token to select from."
-        )
+    logits, experts = _check_logits(op, logits, top_k)
     device = logits.device
     tokens = logits.shape[0]
     weights, _, order, starts, ids = ops.custom(
@@ -209,6 +225,103 @@ def mxfp4_moe_select(
         parameters={"top_k": top_k},
     )
     return weights.tensor, order.tensor, starts.tensor, ids.tensor
+
+
+class ExpertStack(NamedTuple):
+    """One projection of all experts."""
+
+    blocks: TensorValue
+    """uint8 ``[E, N, K / 2]``."""
+    scales: TensorValue
+    """uint8 ``[E, N, K / 32]``."""
+    bias: TensorValue
+    """bfloat16 ``[E, N]``."""
+
+
+def mxfp4_moe_experts(
+    hidden: TensorValue,
+    logits: TensorValue,
+    gate_up: ExpertStack,
+    down: ExpertStack,
+    *,
+    top_k: int,
+    alpha: float = SWIGLU_ALPHA,
+    limit: float = SWIGLU_LIMIT,
+    in_panels: bool = False,
+) -> TensorValue:
+    """Does everything behind the router's matmul, in as few launches as are fastest.
+
+    That is :func:`mxfp4_moe_select`, :func:`mxfp4_moe_gate_up_swiglu`, :func:`mxfp4_moe_down`
+    and :func:`mxfp4_moe_combine`. In panels, one or two tokens take two launches on a Hopper
+    GPU, and round to BF16 between the projections and at the end alone.
+
+    Args:
+        hidden: bfloat16 ``[T, H]``.
+        logits: bfloat16 ``[T, E]``, the router's.
+        gate_up: N is ``2I``, gate and up rows alternating; K is ``H``.
+        down: N is ``H``, a multiple of :data:`OUTPUT_ROW_MULTIPLE`; K is ``I``.
+        top_k: ``k``, the experts each token selects.
+        alpha: The sigmoid's slope.
+        limit: The clamp.
+        in_panels: Whether both stacks are in panels, see :func:`mxfp4_moe_to_panels`.
+
+    Returns:
+        bfloat16 ``[T, H]``.
+
+    Raises:
+        ValueError: If a tensor's rank, dtype, shape or device does not fit, or ``top_k`` is not
+            in 1 to ``E``.
+    """
+    op = "mxfp4_moe_experts"
+    hidden = check_tensor(op, "hidden", hidden, DType.bfloat16, 2)
+    logits, experts = _check_logits(op, logits, top_k)
+    operands = {"hidden": hidden, "logits": logits}
+    sizes = []
+    for name, stack in (("gate_up", gate_up), ("down", down)):
+        blocks, scales, count, n, k = _check_stack(
+            op, stack.blocks, stack.scales, in_panels=in_panels, prefix=f"{name}_"
+        )
+        bias = check_tensor(op, f"{name}_bias", stack.bias, DType.bfloat16, 2)
+        check_dim(op, f"{name}_bias", 0, bias, count, f"the experts in '{name}_blocks'")
+        check_dim(op, f"{name}_bias", 1, bias, n, f"the rows an expert in '{name}_blocks'")
+        check_dim(op, "logits", 1, logits, count, f"the experts in '{name}_blocks'")
+        operands |= {f"{name}_blocks": blocks, f"{name}_scales": scales, f"{name}_bias": bias}
+        sizes.append((n, k))
+    (gate_up_rows, features), (down_rows, width) = sizes
+    check_dim(op, "hidden", 1, hidden, features, "the K of 'gate_up_blocks'")
+    check_dim(op, "hidden", 1, hidden, down_rows, "the rows an expert in 'down_blocks'")
+    if gate_up_rows != 2 * width:
+        raise ValueError(
+            f"{op}: 'gate_up_blocks' has {gate_up_rows} rows an expert; it must have two for each "
+            f"of the K = {width} codes a row of 'down_blocks'."
+        )
+    check_dim(op, "logits", 0, logits, hidden.shape[0], "the rows of 'hidden'")
+    device = check_devices(op, operands)
+    tokens = hidden.shape[0]
+    # All but the first are room for what lies between: an op in a captured graph must not
+    # allocate.
+    return ops.custom(
+        op,
+        device=device,
+        values=list(operands.values()),
+        out_types=[
+            TensorType(DType.bfloat16, [tokens, features], device),
+            TensorType(DType.float32, [tokens, top_k], device),
+            TensorType(DType.int32, [tokens, top_k], device),
+            TensorType(DType.uint32, [tokens * top_k], device),
+            TensorType(DType.uint32, [experts + 1], device),
+            TensorType(DType.int32, [experts], device),
+            TensorType(DType.bfloat16, [tokens * top_k, width], device),
+            TensorType(DType.bfloat16, [tokens * top_k, features], device),
+            TensorType(DType.float32, [_PART_ROWS, features], device),
+        ],
+        parameters={
+            "top_k": top_k,
+            "alpha": float(alpha),
+            "limit": float(limit),
+            "in_panels": in_panels,
+        },
+    )[0].tensor
 
 
 def mxfp4_moe_scale_bytes(scales: TensorValue) -> TensorValue:

@@ -12,10 +12,12 @@ from max.dtype import DType
 from max.graph import DeviceRef, Graph, TensorType, TensorValue
 
 from max.nn.mxfp4_moe import (
+    ExpertStack,
     fits_panels,
     kernel_package_path,
     mxfp4_moe_combine,
     mxfp4_moe_down,
+    mxfp4_moe_experts,
     mxfp4_moe_gate_up_swiglu,
     mxfp4_moe_matmul,
     mxfp4_moe_route,
@@ -61,6 +63,31 @@ DOWN: dict[str, Spec] = {
 }
 SELECT: dict[str, Spec] = {"logits": (DType.bfloat16, [TOKENS, EXPERTS])}
 COMBINE: dict[str, Spec] = {"weighted": (DType.bfloat16, [ROWS, HIDDEN])}
+LAYER: dict[str, Spec] = {
+    "hidden": (DType.bfloat16, [TOKENS, HIDDEN]),
+    "logits": (DType.bfloat16, [TOKENS, EXPERTS]),
+    **{f"gate_up_{name}": spec for name, spec in STACK.items()},
+    "gate_up_bias": (DType.bfloat16, [EXPERTS, 2 * WIDTH]),
+    **{f"down_{name}": DOWN[name] for name in ("blocks", "scales", "bias")},
+}
+
+
+def experts(
+    hidden: TensorValue,
+    logits: TensorValue,
+    gate_up_blocks: TensorValue,
+    gate_up_scales: TensorValue,
+    gate_up_bias: TensorValue,
+    down_blocks: TensorValue,
+    down_scales: TensorValue,
+    down_bias: TensorValue,
+    **options: Any,
+) -> TensorValue:
+    """The op of a whole layer, with its stacks' tensors one by one."""
+    gate_up = ExpertStack(gate_up_blocks, gate_up_scales, gate_up_bias)
+    down = ExpertStack(down_blocks, down_scales, down_bias)
+    return mxfp4_moe_experts(hidden, logits, gate_up, down, **options)
+
 
 OPS: dict[str, tuple[Op, dict[str, Spec], dict[str, Any]]] = {
     "route": (mxfp4_moe_route, ROUTE, {"num_experts": EXPERTS}),
@@ -70,6 +97,7 @@ OPS: dict[str, tuple[Op, dict[str, Spec], dict[str, Any]]] = {
     "gate_up_swiglu": (mxfp4_moe_gate_up_swiglu, GATE_UP, {"top_k": TOP_K}),
     "down": (mxfp4_moe_down, DOWN, {}),
     "combine": (mxfp4_moe_combine, COMBINE, {"top_k": TOP_K}),
+    "experts": (experts, LAYER, {"top_k": TOP_K}),
 }
 
 
@@ -124,6 +152,7 @@ def build(
         ("gate_up_swiglu", [(DType.bfloat16, [ROWS, WIDTH])]),
         ("down", [(DType.bfloat16, [ROWS, HIDDEN])]),
         ("combine", [(DType.bfloat16, [TOKENS, HIDDEN])]),
+        ("experts", [(DType.bfloat16, [TOKENS, HIDDEN])]),
     ],
 )
 def test_results(op: str, expected: list[tuple[DType, list[int]]]) -> None:
@@ -190,6 +219,12 @@ MISMATCHES: list[tuple[str, str, Spec, str]] = [
     ("down", "bias", (DType.bfloat16, [EXPERTS, WIDTH]), "'bias' is 32 .* 64"),
     ("down", "token_expert_order", (DType.uint32, [5]), "'token_expert_order' is 5"),
     ("down", "router_weights", (DType.float32, [TOKENS, 3]), "'gated' is 6 .* 9"),
+    ("experts", "hidden", (DType.bfloat16, [TOKENS, 32]), "'hidden' is 32 .* 64"),
+    ("experts", "logits", (DType.bfloat16, [5, EXPERTS]), "'logits' is 5 .* 3"),
+    ("experts", "logits", (DType.bfloat16, [TOKENS, 5]), "'logits' is 5 .* 4"),
+    ("experts", "gate_up_scales", (DType.uint8, [EXPERTS, 64, 4]), "'gate_up_scales' is 4 .* 2"),
+    ("experts", "gate_up_bias", (DType.bfloat16, [EXPERTS, 32]), "'gate_up_bias' is 32 .* 64"),
+    ("experts", "down_bias", (DType.bfloat16, [3, HIDDEN]), "'down_bias' is 3 .* 4"),
 ]
 
 
@@ -215,6 +250,7 @@ def test_features_that_vectors_do_not_divide_are_refused() -> None:
         ("select", "top_k"),
         ("gate_up_swiglu", "top_k"),
         ("combine", "top_k"),
+        ("experts", "top_k"),
         ("route", "num_experts"),
     ],
 )
@@ -224,11 +260,20 @@ def test_counts_below_one_are_refused(op: str, option: str) -> None:
         build(op, **zero)
 
 
-def test_more_choices_than_experts_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=rf"mxfp4_moe_select: 'top_k' is {EXPERTS + 1}; .* {EXPERTS} "
-    ):
-        build("select", top_k=EXPERTS + 1)
+@pytest.mark.parametrize("op", ["select", "experts"])
+def test_more_choices_than_experts_are_refused(op: str) -> None:
+    message = rf"mxfp4_moe_{op}: 'top_k' is {EXPERTS + 1}; .* {EXPERTS} "
+    with pytest.raises(ValueError, match=message):
+        build(op, top_k=EXPERTS + 1)
+
+
+def test_projections_that_do_not_follow_each_other_are_refused() -> None:
+    down: dict[str, Spec] = {
+        "down_blocks": (DType.uint8, [EXPERTS, HIDDEN, 32]),
+        "down_scales": (DType.uint8, [EXPERTS, HIDDEN, 2]),
+    }
+    with pytest.raises(ValueError, match=r"'gate_up_blocks' has 64 rows .* K = 64 codes"):
+        build("experts", down)
 
 
 def test_more_experts_than_a_key_can_hold_are_refused() -> None:

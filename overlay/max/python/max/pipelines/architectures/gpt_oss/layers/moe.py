@@ -19,14 +19,7 @@ from max.nn.quant_config import QuantConfig
 from typing_extensions import Self
 
 from max.nn.dense_linear import grouped_linear
-from max.nn.mxfp4_moe import (
-    fits_panels,
-    mxfp4_moe_combine,
-    mxfp4_moe_down,
-    mxfp4_moe_gate_up_swiglu,
-    mxfp4_moe_select,
-    mxfp4_moe_to_panels,
-)
+from max.nn.mxfp4_moe import ExpertStack, fits_panels, mxfp4_moe_experts, mxfp4_moe_to_panels
 from max.nn.mxfp4_moe.ops import SCALE_BLOCK_SIZE, SWIGLU_ALPHA
 
 from ..expert_panels import loads_in_panels
@@ -99,9 +92,8 @@ class GptOssMoE(StackedMoE):
     """gpt-oss experts, computed from their packed MXFP4 weights where the device can.
 
     On Hopper GPUs and CPUs the expert stacks stay packed, in panels where their shapes
-    allow it: routing, gate/up with SwiGLU,
-    down with the router's weights, and the sum over experts are four ops that expand
-    weights in registers. Everything else takes the path of ``StackedMoE``; on a Hopper GPU,
+    allow it: one op does everything behind the router's matmul, and expands weights in
+    registers. Everything else takes the path of ``StackedMoE``; on a Hopper GPU,
     BF16 experts multiply with ``grouped_linear``, and those of an MXFP4 checkpoint are
     expanded when the model is initialized.
     """
@@ -148,40 +140,21 @@ class GptOssMoE(StackedMoE):
         if not self.packed:
             return super().__call__(x)
         assert isinstance(self.gate, GptOssMoEGate)
-        top_k = self.num_experts_per_token
-        router_weights, order, starts, ids = mxfp4_moe_select(
-            project(self.gate.gate_score, x), top_k=top_k
-        )
-        blocks, scales, in_panels = self._in_kernel_order(self._gate_up_weight, self._gate_up_scale)
-        gated = mxfp4_moe_gate_up_swiglu(
-            x,
-            order,
-            blocks,
-            scales,
-            self._gate_up_bias,
-            starts,
-            ids,
-            top_k=top_k,
-            limit=self.config.swiglu_limit,
-            in_panels=in_panels,
-        )
+        gate_up = self._in_kernel_order(self._gate_up_weight, self._gate_up_scale)
+        down = self._in_kernel_order(self._down_weight, self._down_scale)
         down_bias: TensorValue = self._down_bias
         if self.tp_size > 1:
             # Each device adds its share, so that the sum over devices adds the bias once.
             down_bias = down_bias / self.tp_size
-        blocks, scales, in_panels = self._in_kernel_order(self._down_weight, self._down_scale)
-        weighted = mxfp4_moe_down(
-            gated,
-            order,
-            blocks,
-            scales,
-            down_bias,
-            router_weights,
-            starts,
-            ids,
-            in_panels=in_panels,
+        return mxfp4_moe_experts(
+            x,
+            project(self.gate.gate_score, x),
+            ExpertStack(*gate_up, self._gate_up_bias),
+            ExpertStack(*down, down_bias),
+            top_k=self.num_experts_per_token,
+            limit=self.config.swiglu_limit,
+            in_panels=self._fits_panels(),
         )
-        return mxfp4_moe_combine(weighted, top_k=top_k)
 
     def shard(self, devices: Iterable[DeviceRef]) -> Sequence[Self]:
         """Splits the layer.
@@ -204,18 +177,24 @@ class GptOssMoE(StackedMoE):
             shards[0]._loaded_in_panels = True
         return shards
 
+    def _fits_panels(self) -> bool:
+        """Whether the fast kernels take both stacks, which go into panels together."""
+        config = self.config
+        return fits_panels(2 * config.intermediate_size, config.hidden_size) and fits_panels(
+            config.hidden_size, config.intermediate_size
+        )
+
     def _in_kernel_order(
         self, blocks: TensorValue, scales: TensorValue
-    ) -> tuple[TensorValue, TensorValue, bool]:
-        """Brings a stack into panels where the fast kernels take it, and says whether it did.
+    ) -> tuple[TensorValue, TensorValue]:
+        """Brings a stack into panels where the fast kernels take it.
 
         A function of weights alone, so MAX computes it when it initializes the model, keeps
         the result in the place of the weights, and no step repeats it.
         """
-        in_panels = fits_panels(int(blocks.shape[1]), 2 * int(blocks.shape[2]))
-        if in_panels and not self._loaded_in_panels:
-            blocks, scales = mxfp4_moe_to_panels(blocks, scales)
-        return blocks, scales, in_panels
+        if self._fits_panels() and not self._loaded_in_panels:
+            return mxfp4_moe_to_panels(blocks, scales)
+        return blocks, scales
 
     def _forward_bf16(self, permuted_states: TensorValue, routing: RoutingInfo) -> TensorValue:
         if not self.grouped:

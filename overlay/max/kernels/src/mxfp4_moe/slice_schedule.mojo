@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""How thread blocks share the slices of the experts that a routing selected.
+
+Slices are numbered along those of the first row tile, then of the second, and each
+thread block takes a contiguous range of them. It works them off in segments: slices
+of one row tile, not too many at once, so that one segment is multiplied while the
+weights of the next arrive.
+"""
+
+from std.bit import count_trailing_zeros, pop_count
+from std.sys import size_of
+
+from max.gpu import lane_id
+from max.gpu.primitives import warp
+
+from .bulk_copy import SharedPointer
+from .warp_lanes import lanes_with
+from .work_share import share_start
+
+comptime TILE_ROWS = 2
+"""Routed rows of an expert that a slice meets at once."""
+
+comptime MAX_ROWS = 8
+"""Routed rows of a whole problem, and so the most row tiles."""
+
+
+@fieldwise_init
+struct Segment(TrivialRegisterPassable):
+    """Slices of one row tile that a thread block takes at once."""
+
+    var tile: Int32
+    """The row tile's number."""
+    var expert: Int32
+    """Its expert."""
+    var rows: Int32
+    """Its rows."""
+    var first: Int32
+    """The first slice, of the expert's."""
+    var count: Int32
+    """Slices."""
+    var continues: Bool
+    """Whether the block had slices of the row tile before."""
+
+
+@fieldwise_init
+struct BlockShare(TrivialRegisterPassable):
+    """The slices of one thread block."""
+
+    var first: Int32
+    """The first slice's number."""
+    var end: Int32
+    """The number after the last."""
+    var tile: Int32
+    """The row tile of the first slice."""
+    var all: Int32
+    """Slices of all blocks."""
+
+
+@fieldwise_init
+struct SliceTile(TrivialRegisterPassable):
+    """Some slots of one expert."""
+
+    var expert: Int32
+    """The expert."""
+    var rows: Int32
+    """The slots, `TILE_ROWS` at most."""
+
+
+struct SliceSchedule(TrivialRegisterPassable):
+    """The row tiles of a routing and a thread block's share, in shared memory."""
+
+    var tiles: SharedPointer[SliceTile]
+    """The row tiles."""
+    var tokens: SharedPointer[Int32]
+    """The tokens of each row tile's rows: `[MAX_ROWS, TILE_ROWS]`."""
+    var places: SharedPointer[Int32]
+    """Of each slot, where its token stands among those, or -1: `[MAX_ROWS]`."""
+    var share: SharedPointer[BlockShare]
+    """The thread block's share."""
+    var tile_slices: Int32
+    """Slices of a row tile: an expert's."""
+    var most: Int32
+    """The most slices of a segment."""
+
+    @inline(.always)
+    def __init__(
+        out self, place: SharedPointer[UInt8], tile_slices: Int32, most: Int32
+    ):
+        """Finds the parts of a schedule that `list_tiles` fills.
+
+        Args:
+            place: Its shared memory.
+            tile_slices: Slices of an expert.
+            most: The most slices of a segment.
+        """
+        self.tiles = place.unsafe_bitcast[SliceTile]()
+        self.tokens = self.tiles.unsafe_offset(MAX_ROWS).unsafe_bitcast[
+            Int32
+        ]()
+        self.places = self.tokens.unsafe_offset(MAX_ROWS * TILE_ROWS)
+        self.share = self.places.unsafe_offset(MAX_ROWS).unsafe_bitcast[
+            BlockShare
+        ]()
+        self.tile_slices = tile_slices
+        self.most = most
+
+    @staticmethod
+    def shared_bytes() -> Int:
+        """Sizes a schedule.
+
+        Returns:
+            Its bytes of shared memory.
+        """
+        return (
+            MAX_ROWS * size_of[SliceTile]()
+            + MAX_ROWS * (TILE_ROWS + 1) * size_of[Int32]()
+            + size_of[BlockShare]()
+        )
+
+    @inline(.always)
+    def list_tiles[
+        top_k: Int
+    ](self, expert: Int32, block: Int32, blocks: Int32):
+        """Lists the row tiles, and finds the block's share, with a whole warp.
+
+        Slots of an expert come together in their order, so that sums do not depend
+        on the run. The block's threads meet before any of them reads the list.
+
+        Parameters:
+            top_k: Choices a token.
+
+        Args:
+            expert: The expert of the lane's slot; less than 0 for none.
+            block: The thread block.
+            blocks: Thread blocks.
+        """
+        var lane = UInt32(lane_id())
+        var earlier = (UInt32(1) << lane) - 1
+        var same = lanes_with(UInt32(expert))
+        var rank = Int32(pop_count(same & earlier))
+        var in_tile = rank % TILE_ROWS
+        var leads = expert >= 0 and in_tile == 0
+        var leaders = warp.vote[.uint32](leads)
+        # Of more slots than a tile has, the first ones are in other tiles.
+        var from_tile = same
+        for _ in range(rank - in_tile):
+            from_tile &= from_tile - 1
+        var leader = UInt32(count_trailing_zeros(from_tile))
+        var tile = Int32(pop_count(leaders & ((UInt32(1) << leader) - 1)))
+        var place = tile * TILE_ROWS + in_tile
+        if leads:
+            self.tiles[unsafe_offset=Int(tile)] = SliceTile(
+                expert, min(Int32(TILE_ROWS), Int32(pop_count(from_tile)))
+            )
+        if expert >= 0:
+            self.tokens[unsafe_offset=Int(place)] = Int32(lane // UInt32(top_k))
+        if lane < MAX_ROWS:
+            self.places[unsafe_offset=Int(lane)] = place if expert >= 0 else -1
+        if lane == 0:
+            # Once here, since divisions take a warp a hundred cycles each.
+            var slices = Int32(pop_count(leaders)) * self.tile_slices
+            var first = share_start(slices, blocks, block)
+            self.share[] = BlockShare(
+                first,
+                share_start(slices, blocks, block + 1),
+                Int32(UInt32(first) // UInt32(self.tile_slices)),
+                slices,
+            )
+
+    @inline(.always)
+    def first_segment(self, share: BlockShare) -> Segment:
+        """Finds a thread block's first segment.
+
+        Args:
+            share: The block's share, not empty.
+
+        Returns:
+            The segment.
+        """
+        return self._segment(
+            share.tile,
+            share.first - share.tile * self.tile_slices,
+            share.end - share.first,
+            False,
+        )
+
+    @inline(.always)
+    def next_segment(self, segment: Segment, left: Int32) -> Segment:
+        """Finds the segment after another.
+
+        Args:
+            segment: The other.
+            left: The block's slices behind that, not zero.
+
+        Returns:
+            The segment.
+        """
+        var first = segment.first + segment.count
+        if first < self.tile_slices:
+            return self._segment(segment.tile, first, left, True)
+        return self._segment(segment.tile + 1, 0, left, False)
+
+    @inline(.always)
+    def _segment(
+        self, tile: Int32, first: Int32, left: Int32, continues: Bool
+    ) -> Segment:
+        var rows = self.tiles[unsafe_offset=Int(tile)]
+        return Segment(
+            tile,
+            rows.expert,
+            rows.rows,
+            first,
+            min(min(self.tile_slices - first, left), self.most),
+            continues,
+        )

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# Copyright (c) 2026, the max-gpt-oss authors.
+"""Instructions over the lanes of a warp that MAX 26.7.0 does not wrap."""
+
+from std.sys import inlined_assembly
+
+
+@inline(.always)
+def warp_max(value: UInt32) -> UInt32:
+    """Finds the largest value, in one instruction where shuffles take ten.
+
+    Args:
+        value: A value of each lane.
+
+    Returns:
+        The largest.
+    """
+    return inlined_assembly[
+        "redux.sync.max.u32 $0, $1, 0xffffffff;",
+        UInt32,
+        constraints="=r,r",
+        has_side_effect=True,
+    ](value)
+
+
+@inline(.always)
+def lanes_with(value: UInt32) -> UInt32:
+    """Finds the lanes that have the same value.
+
+    Args:
+        value: A value of each lane.
+
+    Returns:
+        A bit for each of them, this lane's included.
+    """
+    return inlined_assembly[
+        "match.any.sync.b32 $0, $1, 0xffffffff;",
+        UInt32,
+        constraints="=r,r",
+        has_side_effect=True,
+    ](value)
