@@ -3,12 +3,14 @@
 """The shared memory of the thread blocks of a cluster.
 
 The address of something in a block's own shared memory maps to that of its
-counterpart in another block of the cluster. Both blocks have to run: the reader
-waits for a barrier of the cluster before, and the owner for another one after.
+counterpart in another block of the cluster. That block has to run by then, and as
+long as it is written to; a barrier of its own tells it how many bytes have come.
 """
 
-from std.memory import Pointer, bitcast
+from std.memory import Pointer
 from std.sys import inlined_assembly
+
+from layout.tma_async import SharedMemBarrier
 
 comptime SharedPointer[T: AnyType] = Pointer[
     T, MutUntrackedOrigin, address_space=.SHARED
@@ -21,36 +23,59 @@ Parameters:
 
 
 @inline(.always)
-def load_from_block(
-    address: SharedPointer[Float32], rank: Int32
-) -> SIMD[.float32, 4]:
-    """Loads four numbers from another block's shared memory.
+def cluster_address[
+    T: AnyType
+](address: SharedPointer[T], rank: Int32) -> UInt32:
+    """Finds the counterpart of a place in another block's shared memory.
+
+    Parameters:
+        T: What lies there.
 
     Args:
-        address: Where they would be in this block's, at a multiple of 16 bytes.
-        rank: The other block's rank in the cluster; its own is allowed.
+        address: The place in this block's.
+        rank: The other block's rank in the cluster.
 
     Returns:
-        The numbers.
+        The address.
     """
-    var remote = inlined_assembly[
+    return inlined_assembly[
         "mapa.shared::cluster.u32 $0, $1, $2;",
         UInt32,
         constraints="=r,r,r",
         has_side_effect=False,
     ](UInt32(Int(address)), rank)
-    var pairs = SIMD[.uint64, 2](
-        _load_pair(remote),
-        _load_pair(remote + 8),
-    )
-    return bitcast[.float32, 4](pairs)
 
 
 @inline(.always)
-def _load_pair(remote: UInt32) -> UInt64:
-    return inlined_assembly[
-        "ld.shared::cluster.b64 $0, [$1];",
-        UInt64,
-        constraints="=l,r,~{memory}",
+def send_pair(target: UInt32, first: Float32, second: Float32, barrier: UInt32):
+    """Stores two numbers in another block's shared memory, some time later.
+
+    Args:
+        target: Where to, at a multiple of 8 bytes.
+        first: The first.
+        second: The second.
+        barrier: The barrier of that block that counts the bytes.
+    """
+    inlined_assembly[
+        (
+            "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32"
+            " [$0], {$1, $2}, [$3];"
+        ),
+        NoneType,
+        constraints="r,f,f,r,~{memory}",
         has_side_effect=True,
-    ](remote)
+    ](target, first, second, barrier)
+
+
+@inline(.always)
+def arrive_relaxed():
+    """Arrives at the barrier of the cluster's threads, and orders no memory.
+
+    For what was written before, that takes fences of the whole GPU.
+    """
+    inlined_assembly[
+        "barrier.cluster.arrive.relaxed.aligned;",
+        NoneType,
+        constraints="~{memory}",
+        has_side_effect=True,
+    ]()

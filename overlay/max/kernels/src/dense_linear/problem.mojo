@@ -81,15 +81,58 @@ struct LinearProblem[features: Int, depth: Int, has_bias: Bool](
             feature: The first feature.
             product: The products, rounded.
         """
+        var bias = SIMD[.bfloat16, width](0)
+        comptime if Self.has_bias:
+            bias = self.load_bias[width, alignment=alignment](feature)
+        self.store_biased[alignment=alignment](row, feature, product, bias)
+
+    @inline(.always)
+    def load_bias[
+        width: SIMDLength, *, alignment: Int
+    ](self, feature: Int) -> SIMD[.bfloat16, width]:
+        """Loads the bias of neighbouring features.
+
+        Parameters:
+            width: Features.
+            alignment: Features that `feature` is known to be a multiple of.
+
+        Args:
+            feature: The first feature.
+
+        Returns:
+            The bias.
+        """
+        comptime bytes = gcd(alignment, Self.features) * size_of[BFloat16]()
+        return self.bias.unsafe_load[width=width, alignment=bytes](feature)
+
+    @inline(.always)
+    def store_biased[
+        width: SIMDLength, //, alignment: Int
+    ](
+        self,
+        row: Int,
+        feature: Int,
+        product: SIMD[.bfloat16, width],
+        bias: SIMD[.bfloat16, width],
+    ):
+        """Adds a bias to neighbouring features of a row and stores them.
+
+        Parameters:
+            width: Features.
+            alignment: Features that `feature` is known to be a multiple of.
+
+        Args:
+            row: The row.
+            feature: The first feature.
+            product: The products, rounded.
+            bias: The bias; not read without `has_bias`.
+        """
         comptime bytes = gcd(alignment, Self.features) * size_of[BFloat16]()
         var value = product
         comptime if Self.has_bias:
-            value = (
-                product.cast[.float32]()
-                + self.bias.unsafe_load[width=width, alignment=bytes](
-                    feature
-                ).cast[.float32]()
-            ).cast[.bfloat16]()
+            value = (product.cast[.float32]() + bias.cast[.float32]()).cast[
+                .bfloat16
+            ]()
         self.output.unsafe_store[alignment=bytes](
             row * Self.features + feature, value
         )

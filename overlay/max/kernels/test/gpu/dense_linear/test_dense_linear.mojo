@@ -23,9 +23,14 @@ comptime ROW_COUNTS = [
     5,
     6,
     7,
+    8,
     9,
     16,
+    17,
     31,
+    32,
+    33,
+    40,
     63,
     64,
     65,
@@ -173,3 +178,5 @@ def main() raises:
         test_layer[32, 2880, True](ctx)
         test_layer[128, 2880, True](ctx)
         test_layer[128, 2880, False](ctx)
+        # The last tile and the last step are not whole.
+        test_layer[1240, 424, True](ctx)
