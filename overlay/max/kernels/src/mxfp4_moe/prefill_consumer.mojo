@@ -20,16 +20,15 @@ from .epilogue import Epilogue, Results
 from .expand_sm90 import expand_panel_word, fragment
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .prefill_layout import (
-    ROW_BYTES,
-    STAGE_BYTES,
-    STEP_BLOCKS,
     PANEL_STEP_BYTES,
+    ROW_BYTES,
+    STEP_BLOCKS,
     TILE_ROWS,
-    WEIGHTS,
+    WEIGHT_BYTES,
     PrefillOperands,
     PrefillLayout,
 )
-from .prefill_ring import DrainingRing
+from .prefill_ring import OperandSets, Ring
 from .prefill_schedule import PrefillTile
 from .prefill_sums import ROW_UNIT, clear_sums, get_sum, multiply_step
 
@@ -75,21 +74,20 @@ struct _PanelReader(TrivialRegisterPassable):
     """Blocks from the next one on."""
 
     @inline(.always)
-    def __init__(out self, consumer: Consumer, set: Int32):
+    def __init__(out self, consumer: Consumer):
         """Begins with the first block.
 
         Args:
             consumer: The lane.
-            set: The set of the tile's scales.
         """
         var warp = Int32(warp_id())
-        self.weights = consumer.shared.unsafe_offset(
-            WEIGHTS + Int(warp) * PANEL_STEP_BYTES + Int(lane_id()) * 8
+        self.weights = consumer.stages.unsafe_offset(
+            Int(warp) * PANEL_STEP_BYTES + Int(lane_id()) * 8
         )
         # The lane's two features are neighbours within its warp's panel.
         self.scales = consumer.shared.unsafe_offset(
             Int(
-                consumer.layout.scales(set)
+                consumer.layout.scales(consumer.sets.set)
                 + warp * Int32(PANEL_FEATURES) * consumer.layout.row_blocks
                 + consumer.first_feature % Int32(PANEL_FEATURES)
             )
@@ -98,7 +96,7 @@ struct _PanelReader(TrivialRegisterPassable):
 
     @inline(.always)
     def read_step(
-        mut self, stage: Int
+        mut self, stage: Int32
     ) -> StaticTuple[_PackedBlock, STEP_BLOCKS]:
         """Reads the blocks of the next step.
 
@@ -110,7 +108,7 @@ struct _PanelReader(TrivialRegisterPassable):
         """
         var packed = StaticTuple[_PackedBlock, STEP_BLOCKS]()
         comptime for block in range(STEP_BLOCKS):
-            var words = self.weights.unsafe_offset(stage).unsafe_load[
+            var words = self.weights.unsafe_offset(Int(stage)).unsafe_load[
                 width=8, alignment=8
             ](block * PANEL_BLOCK_BYTES)
             packed[block] = _PackedBlock(
@@ -137,15 +135,20 @@ struct Consumer(TrivialRegisterPassable):
     """The first of the lane's two features, within a tile. They are
     neighbours, which the epilogue wants as a pair; nothing else depends on
     the order."""
-    var ring: DrainingRing
+    var stages: SharedPointer[UInt8]
+    """Where the first stage starts."""
+    var ring: Ring
     """The stages."""
+    var sets: OperandSets
+    """The sets of operands."""
 
     @inline(.always)
     def __init__(
         out self,
         layout: PrefillLayout,
         shared: SharedPointer[UInt8],
-        ring: DrainingRing,
+        ring: Ring,
+        sets: OperandSets,
     ):
         """Begins with the first tile.
 
@@ -153,35 +156,38 @@ struct Consumer(TrivialRegisterPassable):
             layout: Where things lie in shared memory.
             shared: The block's shared memory.
             ring: The stages.
+            sets: The sets of operands.
         """
         self.layout = layout
         self.shared = shared
         self.first_feature = Int32(warp_id()) * 16 + Int32(lane_id()) // 4 * 2
+        self.stages = shared.unsafe_offset(Int(layout.first_stage()))
         self.ring = ring
+        self.sets = sets
 
     @inline(.always)
-    def multiply(mut self, tile: PrefillTile, set: Int32):
+    def multiply(mut self, tile: PrefillTile):
         """Computes the sums of the warpgroup's part of a tile.
 
         Args:
             tile: The tile.
-            set: The set of its scales and other operands.
         """
+        self.sets.wait_ready()
         self.ring.wait_full()
-        if self._operands(set).any_large_scale():
-            self._multiply[two_steps=True](tile, set)
+        if self._operands().any_large_scale():
+            self._multiply[two_steps=True](tile)
         else:
-            self._multiply[two_steps=False](tile, set)
+            self._multiply[two_steps=False](tile)
 
     @inline(.always)
-    def _multiply[*, two_steps: Bool](mut self, tile: PrefillTile, set: Int32):
+    def _multiply[*, two_steps: Bool](mut self, tile: PrefillTile):
         clear_sums[TILE_ROWS]()
-        var reader = _PanelReader(self, set)
+        var reader = _PanelReader(self)
         var steps = self.layout.steps
         var first_stage = WGMMADescriptor[.bfloat16].create[
             8 * ROW_BYTES // 16, 1, TensorMapSwizzle.SWIZZLE_128B
-        ](self.shared.unsafe_bitcast[BFloat16]())
-        var packed = reader.read_step(self.ring.offset())
+        ](self.stages.unsafe_offset(WEIGHT_BYTES).unsafe_bitcast[BFloat16]())
+        var packed = reader.read_step(self.ring.offset)
         for step in range(steps):
             # The products of the step before are done, and with them their
             # registers and its stage.
@@ -204,15 +210,14 @@ struct Consumer(TrivialRegisterPassable):
                 tile.row_units,
                 weights,
                 WGMMADescriptor[.bfloat16](
-                    first_stage.desc
-                    + Int64(self.ring.place.stage * Int32(STAGE_BYTES // 16))
+                    first_stage.desc + Int64(self.ring.offset >> 4)
                 ),
             )
             # While they run, the next step's blocks are read.
             self.ring.advance()
             if step + 1 < steps:
                 self.ring.wait_full()
-                packed = reader.read_step(self.ring.offset())
+                packed = reader.read_step(self.ring.offset)
         wgmma_wait_group_sync()
         self.ring.release_last()
 
@@ -220,27 +225,33 @@ struct Consumer(TrivialRegisterPassable):
     def store[
         EpilogueType: Epilogue
     ](
-        self,
+        mut self,
         tile: PrefillTile,
-        set: Int32,
         features: Int32,
         epilogue: EpilogueType,
     ):
-        """Hands the sums of the warpgroup's part of a tile to the epilogue.
+        """Hands the sums of the warpgroup's part of a tile to the epilogue, and
+        goes on to the next tile.
 
         Parameters:
             EpilogueType: What happens to each pair of sums.
 
         Args:
             tile: The tile.
-            set: The set of its scales and other operands.
             features: Output features, N.
             epilogue: Receives the sums.
         """
+        if tile.first_feature + self.first_feature < features:
+            self._store(tile, epilogue)
+        self.sets.release()
+        self.sets.advance()
+
+    @inline(.always)
+    def _store[
+        EpilogueType: Epilogue
+    ](self, tile: PrefillTile, epilogue: EpilogueType):
         var feature = tile.first_feature + self.first_feature
-        if feature >= features:
-            return
-        var operands = self._operands(set)
+        var operands = self._operands()
         var of_features = operands.of_features(self.first_feature)
         var quad_row = Int32(lane_id()) % 4 * 2
         var first_row = tile.first_row + quad_row
@@ -271,7 +282,7 @@ struct Consumer(TrivialRegisterPassable):
                     )
 
     @inline(.always)
-    def _operands(self, set: Int32) -> PrefillOperands:
+    def _operands(self) -> PrefillOperands:
         return PrefillOperands(
-            self.shared.unsafe_offset(Int(self.layout.operands(set)))
+            self.shared.unsafe_offset(Int(self.layout.operands(self.sets.set)))
         )
