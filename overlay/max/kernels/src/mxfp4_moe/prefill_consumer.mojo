@@ -124,6 +124,48 @@ struct _PanelReader(TrivialRegisterPassable):
         return packed
 
 
+@inline(.always)
+def _expand[
+    two_steps: Bool
+](packed: StaticTuple[_PackedBlock, STEP_BLOCKS]) -> StaticTuple[
+    SIMD[.uint32, 4], 2 * STEP_BLOCKS
+]:
+    var weights = StaticTuple[SIMD[.uint32, 4], 2 * STEP_BLOCKS]()
+    comptime for block in range(STEP_BLOCKS):
+        var first = expand_panel_word[two_steps](
+            packed[block].words[0], packed[block].first_scale
+        )
+        var second = expand_panel_word[two_steps](
+            packed[block].words[1], packed[block].second_scale
+        )
+        comptime for half in range(2):
+            var pairs = bitcast[.uint32, 4](fragment[half](first, second))
+            comptime for i in range(4):
+                pairs[i] = inlined_assembly[
+                    "", UInt32, constraints="=r,0", has_side_effect=True
+                ](pairs[i])
+            weights[2 * block + half] = pairs
+    return weights
+
+
+@inline(.always)
+def _expand_any(
+    packed: StaticTuple[_PackedBlock, STEP_BLOCKS], large: Bool
+) -> StaticTuple[SIMD[.uint32, 4], 2 * STEP_BLOCKS]:
+    if large:
+        return _expand[True](packed)
+    return _expand[False](packed)
+
+
+@inline(.always)
+def _keep(weights: StaticTuple[SIMD[.uint32, 4], 2 * STEP_BLOCKS]):
+    # Products in flight read the registers of A, which compilers do not know.
+    comptime for i in range(2 * STEP_BLOCKS):
+        inlined_assembly[
+            "", NoneType, constraints="r,r,r,r", has_side_effect=True
+        ](weights[i][0], weights[i][1], weights[i][2], weights[i][3])
+
+
 struct Consumer(TrivialRegisterPassable):
     """One lane of a multiplying warpgroup."""
 
@@ -137,6 +179,8 @@ struct Consumer(TrivialRegisterPassable):
     the order."""
     var stages: SharedPointer[UInt8]
     """Where the first stage starts."""
+    var first_rows: Int64
+    """What `wgmma` takes as the first stage's rows."""
     var ring: Ring
     """The stages."""
     var sets: OperandSets
@@ -162,6 +206,15 @@ struct Consumer(TrivialRegisterPassable):
         self.shared = shared
         self.first_feature = Int32(warp_id()) * 16 + Int32(lane_id()) // 4 * 2
         self.stages = shared.unsafe_offset(Int(layout.first_stage()))
+        self.first_rows = (
+            WGMMADescriptor[.bfloat16]
+            .create[8 * ROW_BYTES // 16, 1, TensorMapSwizzle.SWIZZLE_128B](
+                self.stages.unsafe_offset(WEIGHT_BYTES).unsafe_bitcast[
+                    BFloat16
+                ]()
+            )
+            .desc
+        )
         self.ring = ring
         self.sets = sets
 
@@ -174,51 +227,51 @@ struct Consumer(TrivialRegisterPassable):
         """
         self.sets.wait_ready()
         self.ring.wait_full()
-        if self._operands().any_large_scale():
-            self._multiply[two_steps=True](tile)
-        else:
-            self._multiply[two_steps=False](tile)
-
-    @inline(.always)
-    def _multiply[*, two_steps: Bool](mut self, tile: PrefillTile):
+        var large = self._operands().any_large_scale()
         clear_sums[TILE_ROWS]()
         var reader = _PanelReader(self)
-        var steps = self.layout.steps
-        var first_stage = WGMMADescriptor[.bfloat16].create[
-            8 * ROW_BYTES // 16, 1, TensorMapSwizzle.SWIZZLE_128B
-        ](self.stages.unsafe_offset(WEIGHT_BYTES).unsafe_bitcast[BFloat16]())
-        var packed = reader.read_step(self.ring.offset)
-        for step in range(steps):
-            # The products of the step before are done, and with them their
-            # registers and its stage.
-            wgmma_wait_group_sync()
-            if step > 0:
-                self.ring.release_last()
-            var weights = StaticTuple[SIMD[.uint32, 4], 2 * STEP_BLOCKS]()
-            comptime for block in range(STEP_BLOCKS):
-                var first = expand_panel_word[two_steps](
-                    packed[block].words[0], packed[block].first_scale
-                )
-                var second = expand_panel_word[two_steps](
-                    packed[block].words[1], packed[block].second_scale
-                )
-                comptime for half in range(2):
-                    weights[2 * block + half] = bitcast[.uint32, 4](
-                        fragment[half](first, second)
-                    )
-            multiply_step[1, TILE_ROWS // ROW_UNIT](
-                tile.row_units,
-                weights,
-                WGMMADescriptor[.bfloat16](
-                    first_stage.desc + Int64(self.ring.offset >> 4)
-                ),
-            )
-            # While they run, the next step's blocks are read.
-            self.ring.advance()
-            if step + 1 < steps:
-                self.ring.wait_full()
-                packed = reader.read_step(self.ring.offset)
+        # Products read one set of weights' registers while the other is filled.
+        var weights = _expand_any(reader.read_step(self.ring.offset), large)
+        var steps_left = self.layout.steps
+        while True:
+            self._start_products(tile, weights)
+            steps_left -= 1
+            if steps_left == 0:
+                break
+            self.ring.wait_full()
+            var others = _expand_any(reader.read_step(self.ring.offset), large)
+            self._end_products(weights)
+            self._start_products(tile, others)
+            steps_left -= 1
+            if steps_left == 0:
+                break
+            self.ring.wait_full()
+            weights = _expand_any(reader.read_step(self.ring.offset), large)
+            self._end_products(others)
         wgmma_wait_group_sync()
+        self.ring.release_last()
+
+    @inline(.always)
+    def _start_products(
+        mut self,
+        tile: PrefillTile,
+        weights: StaticTuple[SIMD[.uint32, 4], 2 * STEP_BLOCKS],
+    ):
+        multiply_step[1, TILE_ROWS // ROW_UNIT](
+            tile.row_units,
+            weights,
+            WGMMADescriptor[.bfloat16](
+                self.first_rows + Int64(self.ring.offset >> 4)
+            ),
+        )
+        self.ring.advance()
+
+    @inline(.always)
+    def _end_products(
+        mut self, weights: StaticTuple[SIMD[.uint32, 4], 2 * STEP_BLOCKS]
+    ):
+        wgmma_wait_group_sync()
+        _keep(weights)
         self.ring.release_last()
 
     @inline(.always)
