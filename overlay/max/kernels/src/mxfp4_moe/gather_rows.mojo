@@ -11,6 +11,7 @@ from std.utils import StaticTuple
 
 from max.gpu import WARP_SIZE, block_idx, lane_id, warp_id
 from max.gpu.host import DeviceContext
+from max.gpu.primitives import warp
 from max.gpu.primitives.grid_controls import (
     PDLLevel,
     launch_dependent_grids,
@@ -27,16 +28,14 @@ comptime _WARPS = 4
 comptime _VECTOR = 8
 """Elements of a copy: 16 bytes."""
 
-comptime _BATCH = 4
+comptime _BATCH = 6
 """Copies of a lane that are on their way together."""
 
 
 @__name(t"mxfp4_moe_gather_rows_{RowMapType.NAME}")
 def _gather_kernel[
     RowMapType: RowMap
-](
-    gathered: TensorPointer[BFloat16], problem: MatmulProblem, rows: RowMapType
-):
+](gathered: TensorPointer[BFloat16], problem: MatmulProblem, rows: RowMapType):
     wait_on_dependent_grids()
     launch_dependent_grids()
     var row = Int(block_idx.x) * _WARPS + Int(warp_id())
@@ -63,17 +62,15 @@ def _gather_kernel[
 
 @inline(.always)
 def _is_read(problem: MatmulProblem, row: Int) -> Bool:
-    # Rows of no expert may have no source.
-    var low = -1
-    var high = Int(problem.groups)
-    while low < high:
-        var middle = (low + high) >> 1
-        var _, end = problem.group_bounds(middle)
-        if end > row:
-            high = middle
-        else:
-            low = middle + 1
-    return problem.group_expert(low) >= 0
+    # Rows of no expert may have no source. The lanes look for the row's group
+    # together: the first whose end is behind the row.
+    var passed = Int32(0)
+    for base in range(-1, Int(problem.groups) + 1, WARP_SIZE):
+        var group = base + Int(lane_id())
+        if group <= Int(problem.groups):
+            var _, end = problem.group_bounds(group)
+            passed += Int32(end <= row)
+    return problem.group_expert(Int(warp.sum(passed)) - 1) >= 0
 
 
 def gather_rows[

@@ -3,8 +3,9 @@
 """Multiplies the tiles of the prefill matmul.
 
 A consumer is a warpgroup with 64 features of the tile, a panel a warp. It
-expands a step's blocks into the registers that `wgmma` takes A from, while the
-`wgmma` of the other consumers run. B are the tile's rows, in shared memory.
+expands a step's blocks into the registers that `wgmma` takes A from, while its own
+`wgmma` of the step before and those of the other consumers run. B are the tile's
+rows, in shared memory.
 """
 
 from std.memory import bitcast
@@ -35,6 +36,9 @@ from .prefill_sums import ROW_UNIT, clear_sums, get_sum, multiply_step
 
 comptime _BATCH = 4
 """Eights of rows that are finished before the first is written."""
+
+comptime _Weights = StaticTuple[SIMD[.uint32, 4], 2 * STEP_BLOCKS]
+"""A lane's part of A for a step: of 16 elements along K each."""
 
 
 @inline(.always)
@@ -125,12 +129,21 @@ struct _PanelReader(TrivialRegisterPassable):
 
 
 @inline(.always)
-def _expand[
-    two_steps: Bool
-](packed: StaticTuple[_PackedBlock, STEP_BLOCKS]) -> StaticTuple[
-    SIMD[.uint32, 4], 2 * STEP_BLOCKS
-]:
-    var weights = StaticTuple[SIMD[.uint32, 4], 2 * STEP_BLOCKS]()
+def _expand(
+    packed: StaticTuple[_PackedBlock, STEP_BLOCKS], large: Bool
+) -> _Weights:
+    # A branch here and not two loops: ptxas sets registers aside for every
+    # product in a kernel.
+    if large:
+        return _expand_blocks[two_steps=True](packed)
+    return _expand_blocks[two_steps=False](packed)
+
+
+@inline(.always)
+def _expand_blocks[
+    *, two_steps: Bool
+](packed: StaticTuple[_PackedBlock, STEP_BLOCKS]) -> _Weights:
+    var weights = _Weights()
     comptime for block in range(STEP_BLOCKS):
         var first = expand_panel_word[two_steps](
             packed[block].words[0], packed[block].first_scale
@@ -141,6 +154,7 @@ def _expand[
         comptime for half in range(2):
             var pairs = bitcast[.uint32, 4](fragment[half](first, second))
             comptime for i in range(4):
+                # Not later than here, where products run.
                 pairs[i] = inlined_assembly[
                     "", UInt32, constraints="=r,0", has_side_effect=True
                 ](pairs[i])
@@ -149,17 +163,9 @@ def _expand[
 
 
 @inline(.always)
-def _expand_any(
-    packed: StaticTuple[_PackedBlock, STEP_BLOCKS], large: Bool
-) -> StaticTuple[SIMD[.uint32, 4], 2 * STEP_BLOCKS]:
-    if large:
-        return _expand[True](packed)
-    return _expand[False](packed)
-
-
-@inline(.always)
-def _keep(weights: StaticTuple[SIMD[.uint32, 4], 2 * STEP_BLOCKS]):
-    # Products in flight read the registers of A, which compilers do not know.
+def _keep(weights: _Weights):
+    # The compiler does not know that products in flight read these registers,
+    # and would have the next weights in them.
     comptime for i in range(2 * STEP_BLOCKS):
         inlined_assembly[
             "", NoneType, constraints="r,r,r,r", has_side_effect=True
@@ -231,7 +237,7 @@ struct Consumer(TrivialRegisterPassable):
         clear_sums[TILE_ROWS]()
         var reader = _PanelReader(self)
         # Products read one set of weights' registers while the other is filled.
-        var weights = _expand_any(reader.read_step(self.ring.offset), large)
+        var weights = _expand(reader.read_step(self.ring.offset), large)
         var steps_left = self.layout.steps
         while True:
             self._start_products(tile, weights)
@@ -239,24 +245,20 @@ struct Consumer(TrivialRegisterPassable):
             if steps_left == 0:
                 break
             self.ring.wait_full()
-            var others = _expand_any(reader.read_step(self.ring.offset), large)
+            var others = _expand(reader.read_step(self.ring.offset), large)
             self._end_products(weights)
             self._start_products(tile, others)
             steps_left -= 1
             if steps_left == 0:
                 break
             self.ring.wait_full()
-            weights = _expand_any(reader.read_step(self.ring.offset), large)
+            weights = _expand(reader.read_step(self.ring.offset), large)
             self._end_products(others)
         wgmma_wait_group_sync()
         self.ring.release_last()
 
     @inline(.always)
-    def _start_products(
-        mut self,
-        tile: PrefillTile,
-        weights: StaticTuple[SIMD[.uint32, 4], 2 * STEP_BLOCKS],
-    ):
+    def _start_products(mut self, tile: PrefillTile, weights: _Weights):
         multiply_step[1, TILE_ROWS // ROW_UNIT](
             tile.row_units,
             weights,
@@ -267,9 +269,7 @@ struct Consumer(TrivialRegisterPassable):
         self.ring.advance()
 
     @inline(.always)
-    def _end_products(
-        mut self, weights: StaticTuple[SIMD[.uint32, 4], 2 * STEP_BLOCKS]
-    ):
+    def _end_products(self, weights: _Weights):
         wgmma_wait_group_sync()
         _keep(weights)
         self.ring.release_last()
@@ -277,12 +277,7 @@ struct Consumer(TrivialRegisterPassable):
     @inline(.always)
     def store[
         EpilogueType: Epilogue
-    ](
-        mut self,
-        tile: PrefillTile,
-        features: Int32,
-        epilogue: EpilogueType,
-    ):
+    ](mut self, tile: PrefillTile, features: Int32, epilogue: EpilogueType,):
         """Hands the sums of the warpgroup's part of a tile to the epilogue, and
         goes on to the next tile.
 

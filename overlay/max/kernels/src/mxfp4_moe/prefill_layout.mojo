@@ -172,8 +172,7 @@ struct PrefillLayout(KernelArgument):
             The offset: a multiple of 1024.
         """
         return align_up(
-            self.schedule()
-            + (self.groups + 1) * Int32(size_of[GroupRows]()),
+            self.schedule() + (self.groups + 1) * Int32(size_of[GroupRows]()),
             Int32(1024),
         )
 

@@ -111,9 +111,7 @@ struct TileOperands[tile_rows: Int, tile_features: Int](
             bytes: How many, a multiple of 16.
         """
         var large = UInt32(0)
-        for at in range(
-            _thread() * 16, bytes, Int32(OPERAND_THREADS * 16)
-        ):
+        for at in range(_thread() * 16, bytes, Int32(OPERAND_THREADS * 16)):
             var words = bitcast[.uint32, 4](
                 scales.unsafe_load[width=16, alignment=16](Int(at))
             )

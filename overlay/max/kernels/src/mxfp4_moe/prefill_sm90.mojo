@@ -216,16 +216,11 @@ def prefill_matmul_sm90[
 
 def _launch[
     EpilogueType: Epilogue, //
-](
-    problem: MatmulProblem, epilogue: EpilogueType, ctx: DeviceContext
-) raises:
+](problem: MatmulProblem, epilogue: EpilogueType, ctx: DeviceContext) raises:
     var weights = matrix_map[.uint32, TensorMapSwizzle.SWIZZLE_NONE](
         problem.blocks.unsafe_bitcast[UInt32](),
         Int(problem.experts) * Int(problem.features) // PANEL_FEATURES,
-        Int(problem.depth)
-        // BLOCK_ELEMENTS
-        * PANEL_BLOCK_BYTES
-        // WORD_BYTES,
+        Int(problem.depth) // BLOCK_ELEMENTS * PANEL_BLOCK_BYTES // WORD_BYTES,
         TILE_PANELS,
         PANEL_STEP_BYTES // WORD_BYTES,
         ctx,
