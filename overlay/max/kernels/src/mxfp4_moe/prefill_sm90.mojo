@@ -35,6 +35,7 @@ from max.gpu.primitives.grid_controls import (
 
 from .epilogue import Epilogue
 from .gather_rows import gather_rows
+from .kernel_argument import TensorPointer
 from .mxfp4 import BLOCK_ELEMENTS
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .prefill_consumer import Consumer
@@ -172,8 +173,10 @@ def prefill_matmul_sm90[
     rows: RowMapType,
     epilogue: EpilogueType,
     ctx: DeviceContext,
+    gathered: Optional[TensorPointer[BFloat16]] = None,
 ) raises:
-    """Enqueues a grouped MXFP4 matmul for many rows an expert, in one launch.
+    """Enqueues a grouped MXFP4 matmul for many rows an expert, in one launch, and
+    one more before it where rows are gathered.
 
     Parameters:
         RowMapType: Finds the activation row of a routed row.
@@ -186,6 +189,9 @@ def prefill_matmul_sm90[
         rows: Maps a routed row to its activation row.
         epilogue: Receives the float32 sums of two neighbouring features.
         ctx: The device.
+        gathered: Room for BF16 `[rows, depth]`, at a multiple of 16 bytes, where
+            rows are gathered; allocated where there is none, which a device
+            graph that is captured may not do.
 
     Raises:
         Error: If an operand is not aligned, or the launch fails.
@@ -198,20 +204,39 @@ def prefill_matmul_sm90[
             " multiple of 16 bytes in device memory."
         )
     comptime if RowMapType.GATHERS:
-        var gathered = ctx.enqueue_create_buffer[.bfloat16](
+        if gathered:
+            _gather_and_launch(problem, rows, epilogue, ctx, gathered.value())
+            return
+        var room = ctx.enqueue_create_buffer[.bfloat16](
             Int(problem.rows) * Int(problem.depth)
         )
-        var in_order = problem
-        in_order.activations = (
-            gathered.unsafe_ptr()
+        _gather_and_launch(
+            problem,
+            rows,
+            epilogue,
+            ctx,
+            room.unsafe_ptr()
             .unsafe_mut_cast[True]()
-            .unsafe_origin_cast[MutUntrackedOrigin]()
+            .unsafe_origin_cast[MutUntrackedOrigin](),
         )
-        gather_rows(in_order.activations, problem, rows, ctx)
-        _launch(in_order, epilogue, ctx)
-        _ = gathered^
+        _ = room^
     else:
         _launch(problem, epilogue, ctx)
+
+
+def _gather_and_launch[
+    RowMapType: RowMap, EpilogueType: Epilogue, //
+](
+    problem: MatmulProblem,
+    rows: RowMapType,
+    epilogue: EpilogueType,
+    ctx: DeviceContext,
+    gathered: TensorPointer[BFloat16],
+) raises:
+    gather_rows(gathered, problem, rows, ctx)
+    var in_order = problem
+    in_order.activations = gathered
+    _launch(in_order, epilogue, ctx)
 
 
 def _launch[
