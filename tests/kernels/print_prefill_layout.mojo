@@ -2,8 +2,9 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """Prints what the host tells the prefill kernel of its shared memory.
 
-`print_prefill_layout FEATURES DEPTH GROUPS` prints steps, stages, feature
-tiles, bytes of shared memory, and whether the kernel takes the problem.
+`print_prefill_layout FEATURES DEPTH GROUPS` prints steps, feature tiles, where
+the stages start, how many there are for tiles of 176 and of 48 rows, and whether
+the kernel takes the problem.
 """
 
 from std.sys import argv
@@ -20,8 +21,9 @@ def main() raises:
     var layout = PrefillLayout(problem)
     print(
         layout.steps,
-        layout.stages,
         layout.feature_tiles,
-        layout.shared_bytes(),
+        layout.first_stage(),
+        layout.stages(11),
+        layout.stages(3),
         Int(PrefillLayout.fits(problem)),
     )

@@ -14,8 +14,12 @@ import mojo_build
 
 TILE_ROWS = 176
 TILE_FEATURES = 192
-STAGE_BYTES = TILE_ROWS * 128 + TILE_FEATURES * 32
-"""176 rows of 64 BF16, and 32 packed bytes of every feature."""
+
+
+def stage_bytes(rows: int) -> int:
+    """32 packed bytes of every feature, and rows of 64 BF16."""
+    return TILE_FEATURES * 32 + rows * 128
+
 
 OPERAND_BYTES = 16 + 8 * TILE_ROWS + 8 * TILE_FEATURES // 2
 """A flag a producer warp, and two numbers for every row and every pair of features."""
@@ -36,26 +40,29 @@ def program(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("features", "depth", "groups", "stages"),
+    ("features", "depth", "groups", "stages", "few_row_stages"),
     [
-        (5760, 2880, 128, 6),
-        (2880, 2880, 32, 6),
-        (2880, 1440, 128, 7),
-        (192, 384, 6, 6),
-        (208, 8192, 256, 4),
-        (192, 192, 1, 3),
+        (5760, 2880, 128, 6, 15),
+        (2880, 2880, 32, 6, 15),
+        (2880, 1440, 128, 7, 16),
+        (192, 384, 6, 7, 16),
+        (208, 8192, 256, 4, 10),
+        (192, 192, 1, 7, 16),
     ],
 )
 def test_stages_fill_what_there_is(
-    program: Path, features: int, depth: int, groups: int, stages: int
+    program: Path, features: int, depth: int, groups: int, stages: int, few_row_stages: int
 ) -> None:
     output = subprocess.check_output(
         [program, str(features), str(depth), str(groups)], text=True, env=dict(os.environ)
     )
     scales = 2 * TILE_FEATURES * (depth // 32)
-    barriers_and_groups = 2 * 7 * 8 + 16 * (groups + 1)
-    shared = stages * STAGE_BYTES + scales + 2 * OPERAND_BYTES + barriers_and_groups
-    assert shared <= SHARED_BYTES
-    # Fewer than four stages would wait for each other.
-    expected = [-(-depth // 64), stages, -(-features // TILE_FEATURES), shared, int(stages >= 4)]
-    assert [int(number) for number in output.split()] == expected
+    # Two of each of 16 stages, three of each of two sets of operands.
+    barriers = -(-(2 * 16 + 3 * 2) * 8 // 16) * 16
+    before = barriers + scales + 2 * OPERAND_BYTES + 16 * (groups + 1)
+    first = -(-before // 1024) * 1024
+    assert first + stages * stage_bytes(TILE_ROWS) <= SHARED_BYTES
+    assert first + few_row_stages * stage_bytes(48) <= SHARED_BYTES
+    steps = -(-depth // 64)
+    expected = [steps, -(-features // TILE_FEATURES), first, stages, few_row_stages]
+    assert [int(number) for number in output.split()] == [*expected, int(steps >= 4)]

@@ -6,6 +6,7 @@ from max.gpu.host import DeviceContext
 from max.gpu.host.info import is_cpu
 
 from .epilogue import Epilogue
+from .kernel_argument import TensorPointer
 from .matmul_cpu import grouped_matmul_cpu
 from .matmul_sm90 import TileShape, grouped_matmul_sm90
 from .prefill_sm90 import prefill_matmul_sm90
@@ -27,6 +28,7 @@ def grouped_matmul[
     rows: RowMapType,
     epilogue: EpilogueType,
     ctx: DeviceContext,
+    gathered: Optional[TensorPointer[BFloat16]] = None,
 ) raises:
     """Runs a grouped MXFP4 matmul on the op's device.
 
@@ -43,6 +45,8 @@ def grouped_matmul[
         rows: Maps a routed row to its activation row.
         epilogue: Receives the float32 sums of two neighbouring features.
         ctx: The device.
+        gathered: Room for BF16 `[rows, depth]`, which the prefill kernel takes
+            where rows are gathered, and allocates where there is none.
 
     Raises:
         Error: If a launch fails, or on the CPU a group names an expert that
@@ -76,7 +80,7 @@ def grouped_matmul[
                     StreamShape.EIGHT_ROWS, tables_ready=tables_ready
                 ](problem, rows, epilogue, ctx)
             else:
-                prefill_matmul_sm90(problem, rows, epilogue, ctx)
+                prefill_matmul_sm90(problem, rows, epilogue, ctx, gathered)
         else:
             if problem.rows < 16 * problem.groups:
                 grouped_matmul_sm90[TileShape.FEW_ROWS](

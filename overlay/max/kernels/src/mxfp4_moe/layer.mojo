@@ -90,6 +90,8 @@ def expert_layer[
             buffers.gated, layer.gate_up.bias, 2 * layer.width
         ),
         ctx,
+        # Gathered rows are done with when down's results come.
+        buffers.weighted,
     )
     # Whatever made the gated rows read the tables, so they are complete.
     grouped_matmul[target, in_panels=in_panels, tables_ready=True](

@@ -255,6 +255,7 @@ struct GateUpSwiGLU:
         in_panels: Bool,
     ](
         output: OutputTensor[dtype=.bfloat16, rank=2, ...],
+        gathered: OutputTensor[dtype=.bfloat16, rank=2, ...],
         hidden: InputTensor[dtype=.bfloat16, rank=2, ...],
         token_expert_order: InputTensor[dtype=.uint32, rank=1, ...],
         blocks: InputTensor[dtype=.uint8, rank=3, ...],
@@ -275,6 +276,7 @@ struct GateUpSwiGLU:
 
         Args:
             output: `[R, I]`, in expert order.
+            gathered: `[R, H]`, room for the rows in that order.
             hidden: `[T, H]`.
             token_expert_order: `[R]`, the slot of each routed row.
             blocks: `[E, 2 * I, H / 2]`, gate and up rows alternating.
@@ -302,6 +304,7 @@ struct GateUpSwiGLU:
                 _pointer(output), _pointer(bias), problem.features
             ),
             ctx,
+            _pointer(gathered),
         )
 
 

@@ -3,8 +3,9 @@
 """Multiplies the tiles of the prefill matmul.
 
 A consumer is a warpgroup with 64 features of the tile, a panel a warp. It
-expands a step's blocks into the registers that `wgmma` takes A from, while the
-`wgmma` of the other consumers run. B are the tile's rows, in shared memory.
+expands a step's blocks into the registers that `wgmma` takes A from, while its own
+`wgmma` of the step before and those of the other consumers run. B are the tile's
+rows, in shared memory.
 """
 
 from std.memory import bitcast
@@ -20,22 +21,24 @@ from .epilogue import Epilogue, Results
 from .expand_sm90 import expand_panel_word, fragment
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .prefill_layout import (
-    ROW_BYTES,
-    STAGE_BYTES,
-    STEP_BLOCKS,
     PANEL_STEP_BYTES,
+    ROW_BYTES,
+    STEP_BLOCKS,
     TILE_ROWS,
-    WEIGHTS,
+    WEIGHT_BYTES,
     PrefillOperands,
     PrefillLayout,
 )
-from .prefill_ring import DrainingRing
+from .prefill_ring import OperandSets, Ring
 from .prefill_schedule import PrefillTile
 from .prefill_sums import ROW_UNIT, clear_sums, get_sum, multiply_step
 
 
 comptime _BATCH = 4
 """Eights of rows that are finished before the first is written."""
+
+comptime _Weights = StaticTuple[SIMD[.uint32, 4], 2 * STEP_BLOCKS]
+"""A lane's part of A for a step: of 16 elements along K each."""
 
 
 @inline(.always)
@@ -75,21 +78,20 @@ struct _PanelReader(TrivialRegisterPassable):
     """Blocks from the next one on."""
 
     @inline(.always)
-    def __init__(out self, consumer: Consumer, set: Int32):
+    def __init__(out self, consumer: Consumer):
         """Begins with the first block.
 
         Args:
             consumer: The lane.
-            set: The set of the tile's scales.
         """
         var warp = Int32(warp_id())
-        self.weights = consumer.shared.unsafe_offset(
-            WEIGHTS + Int(warp) * PANEL_STEP_BYTES + Int(lane_id()) * 8
+        self.weights = consumer.stages.unsafe_offset(
+            Int(warp) * PANEL_STEP_BYTES + Int(lane_id()) * 8
         )
         # The lane's two features are neighbours within its warp's panel.
         self.scales = consumer.shared.unsafe_offset(
             Int(
-                consumer.layout.scales(set)
+                consumer.layout.scales(consumer.sets.set)
                 + warp * Int32(PANEL_FEATURES) * consumer.layout.row_blocks
                 + consumer.first_feature % Int32(PANEL_FEATURES)
             )
@@ -98,7 +100,7 @@ struct _PanelReader(TrivialRegisterPassable):
 
     @inline(.always)
     def read_step(
-        mut self, stage: Int
+        mut self, stage: Int32
     ) -> StaticTuple[_PackedBlock, STEP_BLOCKS]:
         """Reads the blocks of the next step.
 
@@ -110,7 +112,7 @@ struct _PanelReader(TrivialRegisterPassable):
         """
         var packed = StaticTuple[_PackedBlock, STEP_BLOCKS]()
         comptime for block in range(STEP_BLOCKS):
-            var words = self.weights.unsafe_offset(stage).unsafe_load[
+            var words = self.weights.unsafe_offset(Int(stage)).unsafe_load[
                 width=8, alignment=8
             ](block * PANEL_BLOCK_BYTES)
             packed[block] = _PackedBlock(
@@ -126,6 +128,50 @@ struct _PanelReader(TrivialRegisterPassable):
         return packed
 
 
+@inline(.always)
+def _expand(
+    packed: StaticTuple[_PackedBlock, STEP_BLOCKS], large: Bool
+) -> _Weights:
+    # A branch here and not two loops: ptxas sets registers aside for every
+    # product in a kernel.
+    if large:
+        return _expand_blocks[two_steps=True](packed)
+    return _expand_blocks[two_steps=False](packed)
+
+
+@inline(.always)
+def _expand_blocks[
+    *, two_steps: Bool
+](packed: StaticTuple[_PackedBlock, STEP_BLOCKS]) -> _Weights:
+    var weights = _Weights()
+    comptime for block in range(STEP_BLOCKS):
+        var first = expand_panel_word[two_steps](
+            packed[block].words[0], packed[block].first_scale
+        )
+        var second = expand_panel_word[two_steps](
+            packed[block].words[1], packed[block].second_scale
+        )
+        comptime for half in range(2):
+            var pairs = bitcast[.uint32, 4](fragment[half](first, second))
+            comptime for i in range(4):
+                # Not later than here, where products run.
+                pairs[i] = inlined_assembly[
+                    "", UInt32, constraints="=r,0", has_side_effect=True
+                ](pairs[i])
+            weights[2 * block + half] = pairs
+    return weights
+
+
+@inline(.always)
+def _keep(weights: _Weights):
+    # The compiler does not know that products in flight read these registers,
+    # and would have the next weights in them.
+    comptime for i in range(2 * STEP_BLOCKS):
+        inlined_assembly[
+            "", NoneType, constraints="r,r,r,r", has_side_effect=True
+        ](weights[i][0], weights[i][1], weights[i][2], weights[i][3])
+
+
 struct Consumer(TrivialRegisterPassable):
     """One lane of a multiplying warpgroup."""
 
@@ -137,15 +183,22 @@ struct Consumer(TrivialRegisterPassable):
     """The first of the lane's two features, within a tile. They are
     neighbours, which the epilogue wants as a pair; nothing else depends on
     the order."""
-    var ring: DrainingRing
+    var stages: SharedPointer[UInt8]
+    """Where the first stage starts."""
+    var first_rows: Int64
+    """What `wgmma` takes as the first stage's rows."""
+    var ring: Ring
     """The stages."""
+    var sets: OperandSets
+    """The sets of operands."""
 
     @inline(.always)
     def __init__(
         out self,
         layout: PrefillLayout,
         shared: SharedPointer[UInt8],
-        ring: DrainingRing,
+        ring: Ring,
+        sets: OperandSets,
     ):
         """Begins with the first tile.
 
@@ -153,94 +206,100 @@ struct Consumer(TrivialRegisterPassable):
             layout: Where things lie in shared memory.
             shared: The block's shared memory.
             ring: The stages.
+            sets: The sets of operands.
         """
         self.layout = layout
         self.shared = shared
         self.first_feature = Int32(warp_id()) * 16 + Int32(lane_id()) // 4 * 2
+        self.stages = shared.unsafe_offset(Int(layout.first_stage()))
+        self.first_rows = (
+            WGMMADescriptor[.bfloat16]
+            .create[8 * ROW_BYTES // 16, 1, TensorMapSwizzle.SWIZZLE_128B](
+                self.stages.unsafe_offset(WEIGHT_BYTES).unsafe_bitcast[
+                    BFloat16
+                ]()
+            )
+            .desc
+        )
         self.ring = ring
+        self.sets = sets
 
     @inline(.always)
-    def multiply(mut self, tile: PrefillTile, set: Int32):
+    def multiply(mut self, tile: PrefillTile):
         """Computes the sums of the warpgroup's part of a tile.
 
         Args:
             tile: The tile.
-            set: The set of its scales and other operands.
         """
+        self.sets.wait_ready()
         self.ring.wait_full()
-        if self._operands(set).any_large_scale():
-            self._multiply[two_steps=True](tile, set)
-        else:
-            self._multiply[two_steps=False](tile, set)
+        var large = self._operands().any_large_scale()
+        clear_sums[TILE_ROWS]()
+        var reader = _PanelReader(self)
+        # Products read one set of weights' registers while the other is filled.
+        var weights = _expand(reader.read_step(self.ring.offset), large)
+        var steps_left = self.layout.steps
+        while True:
+            self._start_products(tile, weights)
+            steps_left -= 1
+            if steps_left == 0:
+                break
+            self.ring.wait_full()
+            var others = _expand(reader.read_step(self.ring.offset), large)
+            self._end_products(weights)
+            self._start_products(tile, others)
+            steps_left -= 1
+            if steps_left == 0:
+                break
+            self.ring.wait_full()
+            weights = _expand(reader.read_step(self.ring.offset), large)
+            self._end_products(others)
+        wgmma_wait_group_sync()
+        self.ring.release_last()
 
     @inline(.always)
-    def _multiply[*, two_steps: Bool](mut self, tile: PrefillTile, set: Int32):
-        clear_sums[TILE_ROWS]()
-        var reader = _PanelReader(self, set)
-        var steps = self.layout.steps
-        var first_stage = WGMMADescriptor[.bfloat16].create[
-            8 * ROW_BYTES // 16, 1, TensorMapSwizzle.SWIZZLE_128B
-        ](self.shared.unsafe_bitcast[BFloat16]())
-        var packed = reader.read_step(self.ring.offset())
-        for step in range(steps):
-            # The products of the step before are done, and with them their
-            # registers and its stage.
-            wgmma_wait_group_sync()
-            if step > 0:
-                self.ring.release_last()
-            var weights = StaticTuple[SIMD[.uint32, 4], 2 * STEP_BLOCKS]()
-            comptime for block in range(STEP_BLOCKS):
-                var first = expand_panel_word[two_steps](
-                    packed[block].words[0], packed[block].first_scale
-                )
-                var second = expand_panel_word[two_steps](
-                    packed[block].words[1], packed[block].second_scale
-                )
-                comptime for half in range(2):
-                    weights[2 * block + half] = bitcast[.uint32, 4](
-                        fragment[half](first, second)
-                    )
-            multiply_step[1, TILE_ROWS // ROW_UNIT](
-                tile.row_units,
-                weights,
-                WGMMADescriptor[.bfloat16](
-                    first_stage.desc
-                    + Int64(self.ring.place.stage * Int32(STAGE_BYTES // 16))
-                ),
-            )
-            # While they run, the next step's blocks are read.
-            self.ring.advance()
-            if step + 1 < steps:
-                self.ring.wait_full()
-                packed = reader.read_step(self.ring.offset())
+    def _start_products(mut self, tile: PrefillTile, weights: _Weights):
+        multiply_step[1, TILE_ROWS // ROW_UNIT](
+            tile.row_units,
+            weights,
+            WGMMADescriptor[.bfloat16](
+                self.first_rows + Int64(self.ring.offset >> 4)
+            ),
+        )
+        self.ring.advance()
+
+    @inline(.always)
+    def _end_products(self, weights: _Weights):
         wgmma_wait_group_sync()
+        _keep(weights)
         self.ring.release_last()
 
     @inline(.always)
     def store[
         EpilogueType: Epilogue
-    ](
-        self,
-        tile: PrefillTile,
-        set: Int32,
-        features: Int32,
-        epilogue: EpilogueType,
-    ):
-        """Hands the sums of the warpgroup's part of a tile to the epilogue.
+    ](mut self, tile: PrefillTile, features: Int32, epilogue: EpilogueType,):
+        """Hands the sums of the warpgroup's part of a tile to the epilogue, and
+        goes on to the next tile.
 
         Parameters:
             EpilogueType: What happens to each pair of sums.
 
         Args:
             tile: The tile.
-            set: The set of its scales and other operands.
             features: Output features, N.
             epilogue: Receives the sums.
         """
+        if tile.first_feature + self.first_feature < features:
+            self._store(tile, epilogue)
+        self.sets.release()
+        self.sets.advance()
+
+    @inline(.always)
+    def _store[
+        EpilogueType: Epilogue
+    ](self, tile: PrefillTile, epilogue: EpilogueType):
         var feature = tile.first_feature + self.first_feature
-        if feature >= features:
-            return
-        var operands = self._operands(set)
+        var operands = self._operands()
         var of_features = operands.of_features(self.first_feature)
         var quad_row = Int32(lane_id()) % 4 * 2
         var first_row = tile.first_row + quad_row
@@ -271,7 +330,7 @@ struct Consumer(TrivialRegisterPassable):
                     )
 
     @inline(.always)
-    def _operands(self, set: Int32) -> PrefillOperands:
+    def _operands(self) -> PrefillOperands:
         return PrefillOperands(
-            self.shared.unsafe_offset(Int(self.layout.operands(set)))
+            self.shared.unsafe_offset(Int(self.layout.operands(self.sets.set)))
         )

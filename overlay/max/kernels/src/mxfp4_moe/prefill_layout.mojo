@@ -2,7 +2,7 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """Where the prefill matmul keeps things in shared memory."""
 
-from std.math import ceildiv
+from std.math import align_up, ceildiv
 from std.sys import size_of
 
 from max.gpu.globals import WARPGROUP_SIZE
@@ -12,6 +12,7 @@ from .mxfp4 import BLOCK_ELEMENTS
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .prefill_operands import TileOperands
 from .prefill_schedule import GroupRows
+from .prefill_sums import ROW_UNIT
 from .problem import MatmulProblem
 
 comptime CONSUMERS = 3
@@ -21,7 +22,8 @@ comptime CONSUMER_THREADS = CONSUMERS * WARPGROUP_SIZE
 """Their threads."""
 
 comptime PRODUCER_THREADS = WARPGROUP_SIZE
-"""Threads that copy: a warpgroup as well, for these share registers out."""
+"""The others: a warpgroup as well, for these share registers out. One of them
+copies, and those of its other warps prepare operands."""
 
 comptime THREADS = CONSUMER_THREADS + PRODUCER_THREADS
 """Threads of a thread block."""
@@ -51,41 +53,56 @@ comptime PANEL_STEP_BYTES = STEP_BLOCKS * PANEL_BLOCK_BYTES
 comptime TILE_PANELS = TILE_FEATURES // PANEL_FEATURES
 """Panels of a tile: one for each consumer warp."""
 
-comptime MAX_STAGES = 7
-"""Most steps that there is room for, with K up to some 2,100."""
+comptime MAX_STAGES = 16
+"""Most steps that there is room for: tiles of up to 48 rows have as many."""
 
 comptime _MIN_STAGES = 4
-"""Two on their way, one handed over, and one that is still multiplied until the
-next has come."""
+"""Fewest stages of the largest tile: two that are multiplied or about to be, and
+two on their way."""
 
-comptime WEIGHTS = TILE_ROWS * ROW_BYTES
-"""Where a stage's weights start, behind its activations."""
+comptime WEIGHT_BYTES = TILE_PANELS * PANEL_STEP_BYTES
+"""Bytes of a step's weights: they come first in a stage, and take a multiple of
+1024 as the swizzle of the rows behind them asks."""
 
-comptime STAGE_BYTES = WEIGHTS + TILE_PANELS * PANEL_STEP_BYTES
-"""Shared memory of a stage: a multiple of 1024, as the swizzle asks."""
+comptime SETS = 2
+"""Tiles whose operands there is room for."""
 
 comptime PrefillOperands = TileOperands[TILE_ROWS, TILE_FEATURES]
 """What else a tile needs."""
 
-comptime _MAX_SHARED_BYTES = 227 * 1024
-"""What a thread block can have on Hopper."""
+comptime SHARED_BYTES = 227 * 1024
+"""What a thread block can have on Hopper, and takes."""
+
+
+@inline(.always)
+def stage_bytes(row_units: Int32) -> Int32:
+    """Returns the shared memory of a stage.
+
+    Args:
+        row_units: Rows of the largest tile, in units of `ROW_UNIT`.
+
+    Returns:
+        The bytes: a multiple of 1024.
+    """
+    return Int32(WEIGHT_BYTES) + row_units * Int32(ROW_UNIT * ROW_BYTES)
 
 
 struct PrefillLayout(KernelArgument):
     """Offsets into a block's shared memory, in bytes, and the numbers they need.
 
-    In order: stages, two sets of a tile's scales, barriers, two sets of a tile's
-    other operands, the schedule. The host makes it, so that the kernel keeps no
-    register for any of it.
+    In order: barriers, two sets of a tile's scales, of its other operands, the
+    schedule, and as many stages as fit the rest. The host makes it, so that the
+    kernel keeps no register for any of it.
     """
 
     comptime NAME = StaticString("prefill_layout")
     """The word for this argument."""
 
+    comptime BARRIERS = 2 * MAX_STAGES + 3 * SETS
+    """Barriers in all."""
+
     var steps: Int32
     """Steps of a tile."""
-    var stages: Int32
-    """Steps that there is room for."""
     var row_blocks: Int32
     """MXFP4 blocks of a weight row."""
     var feature_tiles: Int32
@@ -99,18 +116,10 @@ struct PrefillLayout(KernelArgument):
         Args:
             problem: The operands and their sizes.
         """
-        var steps = ceildiv(problem.depth, Int32(STEP_DEPTH))
-        self.steps = steps
-        self.stages = 0
+        self.steps = ceildiv(problem.depth, Int32(STEP_DEPTH))
         self.row_blocks = problem.depth // Int32(BLOCK_ELEMENTS)
         self.feature_tiles = ceildiv(problem.features, Int32(TILE_FEATURES))
         self.groups = problem.groups
-        # With a step for each stage, a tile's first stages are free again only
-        # when the tile before is done with its scales and its epilogue: two sets
-        # suffice.
-        var room = Int32(_MAX_SHARED_BYTES) - self.shared_bytes()
-        # `steps` and not `self.steps`, of which Mojo 1.2 here reads nothing.
-        self.stages = min(Int32(MAX_STAGES), steps, room // Int32(STAGE_BYTES))
 
     @inline(.always)
     def scale_bytes(self) -> Int32:
@@ -129,18 +138,10 @@ struct PrefillLayout(KernelArgument):
             set: 0 or 1.
 
         Returns:
-            The offset.
+            The offset: a multiple of 16.
         """
-        return self.stages * Int32(STAGE_BYTES) + set * self.scale_bytes()
-
-    @inline(.always)
-    def barriers(self) -> Int32:
-        """Returns where the barriers start.
-
-        Returns:
-            The offset.
-        """
-        return self.scales(2)
+        comptime first = align_up(Self.BARRIERS * size_of[UInt64](), 16)
+        return Int32(first) + set * self.scale_bytes()
 
     @inline(.always)
     def operands(self, set: Int32) -> Int32:
@@ -150,31 +151,43 @@ struct PrefillLayout(KernelArgument):
             set: 0 or 1.
 
         Returns:
-            The offset.
+            The offset: a multiple of 16.
         """
-        return (
-            self.barriers()
-            + Int32(2 * MAX_STAGES * size_of[UInt64]())
-            + set * Int32(PrefillOperands.BYTES)
-        )
+        return self.scales(Int32(SETS)) + set * Int32(PrefillOperands.BYTES)
 
     @inline(.always)
     def schedule(self) -> Int32:
         """Returns where the schedule starts.
 
         Returns:
-            The offset.
+            The offset: a multiple of 16.
         """
-        return self.operands(2)
+        return self.operands(Int32(SETS))
 
     @inline(.always)
-    def shared_bytes(self) -> Int32:
-        """Returns the shared memory of a block.
+    def first_stage(self) -> Int32:
+        """Returns where the stages start.
 
         Returns:
-            The bytes.
+            The offset: a multiple of 1024.
         """
-        return self.schedule() + (self.groups + 1) * Int32(size_of[GroupRows]())
+        return align_up(
+            self.schedule() + (self.groups + 1) * Int32(size_of[GroupRows]()),
+            Int32(1024),
+        )
+
+    @inline(.always)
+    def stages(self, row_units: Int32) -> Int32:
+        """Returns how many stages there are.
+
+        Args:
+            row_units: Rows of the largest tile, in units of `ROW_UNIT`.
+
+        Returns:
+            The stages.
+        """
+        var room = Int32(SHARED_BYTES) - self.first_stage()
+        return min(Int32(MAX_STAGES), room // stage_bytes(row_units))
 
     @staticmethod
     def fits(problem: MatmulProblem) -> Bool:
@@ -187,6 +200,9 @@ struct PrefillLayout(KernelArgument):
             True if it can.
         """
         var layout = Self(problem)
-        return Int(
-            problem.features
-        ) % PANEL_FEATURES == 0 and layout.stages >= Int32(_MIN_STAGES)
+        return (
+            Int(problem.features) % PANEL_FEATURES == 0
+            and layout.steps >= Int32(_MIN_STAGES)
+            and layout.stages(Int32(TILE_ROWS // ROW_UNIT))
+            >= Int32(_MIN_STAGES)
+        )

@@ -2,14 +2,14 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """What consumers need of a prefill tile besides its steps, in shared memory.
 
-The producer has time to wait for memory, consumers have not: it reads what the
-epilogue meets and looks through the scales while the tile before is multiplied.
+Consumers have no time to wait for memory: three warps read what the epilogue
+meets and look through the scales while the tile before is multiplied.
 """
 
 from std.memory import bitcast
 from std.sys import size_of
 
-from max.gpu import WARP_SIZE, lane_id, thread_idx, warp_id
+from max.gpu import WARP_SIZE, lane_id, thread_idx
 from max.gpu.globals import WARPGROUP_SIZE
 from max.gpu.primitives import warp
 
@@ -18,13 +18,24 @@ from .epilogue import Epilogue, Operands
 from .prefill_schedule import PrefillTile
 
 
+comptime _WARPS = WARPGROUP_SIZE // WARP_SIZE - 1
+
+comptime OPERAND_THREADS = _WARPS * WARP_SIZE
+"""Threads that prepare operands: the last ones of the block."""
+
+
+@inline(.always)
+def _thread() -> Int32:
+    return Int32(thread_idx.x) % Int32(WARPGROUP_SIZE) - Int32(WARP_SIZE)
+
+
 @fieldwise_init
 struct TileOperands[tile_rows: Int, tile_features: Int](
     TrivialRegisterPassable
 ):
     """The operands of one tile.
 
-    In order: for each producer warp whether it saw a scale byte over 128, the
+    In order: for each preparing warp whether it saw a scale byte over 128, the
     operands of rows, and those of pairs of features.
 
     Parameters:
@@ -32,8 +43,7 @@ struct TileOperands[tile_rows: Int, tile_features: Int](
         tile_features: Features of a tile.
     """
 
-    comptime _WARPS = WARPGROUP_SIZE // WARP_SIZE
-    comptime _FLAG_BYTES = Self._WARPS * size_of[UInt32]()
+    comptime _FLAG_BYTES = 16
     comptime _ROW_BYTES = Self.tile_rows * size_of[Operands]()
     comptime _FEATURE_BYTES = Self.tile_features // 2 * size_of[Operands]()
 
@@ -59,7 +69,7 @@ struct TileOperands[tile_rows: Int, tile_features: Int](
     def fill[
         EpilogueType: Epilogue
     ](self, tile: PrefillTile, features: Int32, epilogue: EpilogueType):
-        """Stores what the epilogue reads, with all threads of the producer.
+        """Stores what the epilogue reads, with all preparing threads.
 
         Rows and features that the tile lacks get those of the last.
 
@@ -71,10 +81,10 @@ struct TileOperands[tile_rows: Int, tile_features: Int](
             features: Output features, N.
             epilogue: Reads the operands.
         """
-        var thread = Int32(thread_idx.x) % Int32(WARPGROUP_SIZE)
+        var thread = _thread()
         comptime if EpilogueType.READS_FEATURES:
             for pair in range(
-                thread, Int32(Self.tile_features // 2), Int32(WARPGROUP_SIZE)
+                thread, Int32(Self.tile_features // 2), Int32(OPERAND_THREADS)
             ):
                 var feature = min(tile.first_feature + 2 * pair, features - 2)
                 self._of_features().unsafe_store[alignment=8](
@@ -83,7 +93,7 @@ struct TileOperands[tile_rows: Int, tile_features: Int](
                 )
         comptime if EpilogueType.READS_ROWS:
             for row in range(
-                thread, Int32(Self.tile_rows), Int32(WARPGROUP_SIZE)
+                thread, Int32(Self.tile_rows), Int32(OPERAND_THREADS)
             ):
                 self._of_rows().unsafe_store[alignment=8](
                     2 * Int(row),
@@ -94,20 +104,14 @@ struct TileOperands[tile_rows: Int, tile_features: Int](
 
     @inline(.always)
     def note_large_scales(self, scales: SharedPointer[UInt8], bytes: Int32):
-        """Notes whether any scale byte is over 128, with all threads of the
-        producer.
+        """Notes whether any scale byte is over 128, with all preparing threads.
 
         Args:
-            scales: The tile's scales, of which each thread has copied, 16 bytes
-                at a time, those that it looks at here.
-            bytes: How many.
+            scales: The tile's scales.
+            bytes: How many, a multiple of 16.
         """
         var large = UInt32(0)
-        for at in range(
-            Int32(thread_idx.x) % Int32(WARPGROUP_SIZE) * 16,
-            bytes,
-            Int32(WARPGROUP_SIZE * 16),
-        ):
+        for at in range(_thread() * 16, bytes, Int32(OPERAND_THREADS * 16)):
             var words = bitcast[.uint32, 4](
                 scales.unsafe_load[width=16, alignment=16](Int(at))
             )
@@ -119,7 +123,7 @@ struct TileOperands[tile_rows: Int, tile_features: Int](
         var lanes = warp.vote[.uint32](large != 0)
         if lane_id() == 0:
             self.start.unsafe_bitcast[UInt32]()[
-                unsafe_offset=Int(warp_id()) % Self._WARPS
+                unsafe_offset=Int(_thread()) // WARP_SIZE
             ] = lanes
 
     @inline(.always)
@@ -130,9 +134,9 @@ struct TileOperands[tile_rows: Int, tile_features: Int](
             True if so.
         """
         var flags = self.start.unsafe_bitcast[UInt32]().unsafe_load[
-            width=Self._WARPS, alignment=16
+            width=4, alignment=16
         ]()
-        return flags.reduce_or() != 0
+        return flags[0] | flags[1] | flags[2] != 0
 
     @inline(.always)
     def of_row(self, row: Int32) -> Operands:

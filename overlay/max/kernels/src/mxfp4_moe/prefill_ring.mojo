@@ -1,28 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # Copyright (c) 2026, the max-gpt-oss authors.
-"""The stages between the copying and the multiplying warps."""
+"""The stages between the copying thread and the multiplying warps, and the sets of
+operands between the preparing warps and those."""
 
 from layout.tma_async import SharedMemBarrier
 from max.gpu import thread_idx
-from max.gpu.memory import (
-    async_copy_commit_group,
-    async_copy_wait_group,
-    fence_async_view_proxy,
-    fence_mbarrier_init,
-)
+from max.gpu.memory import fence_mbarrier_init
 from max.gpu.sync import barrier
 
 from .bulk_copy import SharedPointer
-from .prefill_layout import (
-    CONSUMER_THREADS,
-    PRODUCER_THREADS,
-    MAX_STAGES,
-    STAGE_BYTES,
-)
+from .prefill_layout import CONSUMER_THREADS, MAX_STAGES, SETS
+from .prefill_operands import OPERAND_THREADS
 
-comptime COPIES_AHEAD = 2
-"""Stages whose copies are still on their way when the one before them is handed
-over."""
+comptime _EMPTY = MAX_STAGES
+comptime _SCALES = 2 * MAX_STAGES
+comptime _READY = _SCALES + SETS
+comptime _DONE = _READY + SETS
 
 
 @inline(.always)
@@ -30,158 +23,159 @@ def make_barriers(barriers: SharedPointer[SharedMemBarrier]):
     """Makes the barriers, together with all threads of the block.
 
     Args:
-        barriers: Room for `2 * MAX_STAGES` barriers: for each stage, whether its
-            bytes are there, then for each, whether every consumer is done.
+        barriers: Room for `PrefillLayout.BARRIERS` barriers: for each stage,
+            whether its bytes are there, then for each, whether every consumer is
+            done; then for each set of operands, whether the scales are there,
+            whether all are, and whether every consumer is done.
     """
     if thread_idx.x == 0:
         comptime for i in range(MAX_STAGES):
-            barriers[unsafe_offset=i].init(Int32(PRODUCER_THREADS))
-            barriers[unsafe_offset=MAX_STAGES + i].init(Int32(CONSUMER_THREADS))
+            barriers[unsafe_offset=i].init(1)
+            barriers[unsafe_offset=_EMPTY + i].init(Int32(CONSUMER_THREADS))
+        comptime for i in range(SETS):
+            barriers[unsafe_offset=_SCALES + i].init(1)
+            barriers[unsafe_offset=_READY + i].init(Int32(OPERAND_THREADS))
+            barriers[unsafe_offset=_DONE + i].init(Int32(CONSUMER_THREADS))
         fence_mbarrier_init()
     barrier()
 
 
-@fieldwise_init
-struct Place(TrivialRegisterPassable):
+struct Ring(TrivialRegisterPassable):
     """One side's place in the ring."""
 
+    var barriers: SharedPointer[SharedMemBarrier]
+    """The barriers."""
     var stage: Int32
     """The stage of the next step."""
     var phase: UInt32
     """The parity that its barrier waits for."""
+    var offset: Int32
+    """Where it starts, from the first."""
     var stages: Int32
     """The stages there are."""
-
-    @inline(.always)
-    def advance(mut self):
-        """Goes on to the next stage."""
-        self.stage += 1
-        if self.stage == self.stages:
-            self.stage = 0
-            self.phase ^= 1
-
-
-struct FillingRing(TrivialRegisterPassable):
-    """The side of the warps that copy, with `cp.async`.
-
-    A stage is handed over when its copies have arrived and are visible to
-    `wgmma`, which reads shared memory through another proxy than copies write.
-    """
-
-    var barriers: SharedPointer[SharedMemBarrier]
-    """The barriers."""
-    var place: Place
-    """The stage to fill."""
-    var handed: Int32
-    """The stage to hand over next, or negative before there is one."""
+    var stage_bytes: Int32
+    """From a stage to the next."""
 
     @inline(.always)
     def __init__(
-        out self, barriers: SharedPointer[SharedMemBarrier], stages: Int32
-    ):
-        """Begins with all stages empty.
-
-        Args:
-            barriers: What `make_barriers` made.
-            stages: The stages there are.
-        """
-        self.barriers = barriers
-        self.place = Place(0, 1, stages)
-        self.handed = Int32(-COPIES_AHEAD)
-
-    @inline(.always)
-    def offset(self) -> Int:
-        """Returns where the stage starts.
-
-        Returns:
-            The offset in bytes.
-        """
-        return Int(self.place.stage) * STAGE_BYTES
-
-    @inline(.always)
-    def wait_empty(self):
-        """Waits until the stage may be filled."""
-        self.barriers[unsafe_offset=MAX_STAGES + Int(self.place.stage)].wait(
-            self.place.phase
-        )
-
-    @inline(.always)
-    def await_older(self):
-        """Ends a stage, whose copies have begun, and waits for those of the
-        stage that `hand_over` is about to hand over."""
-        async_copy_commit_group()
-        async_copy_wait_group(Int32(COPIES_AHEAD))
-        fence_async_view_proxy()
-
-    @inline(.always)
-    def hand_over(mut self):
-        """Hands over an older stage and goes on to the next."""
-        self._hand_over()
-        self.place.advance()
-
-    @inline(.always)
-    def finish(mut self):
-        """Hands over what is left."""
-        async_copy_wait_group(0)
-        fence_async_view_proxy()
-        comptime for _ in range(COPIES_AHEAD):
-            self._hand_over()
-
-    @inline(.always)
-    def _hand_over(mut self):
-        if self.handed >= 0:
-            _ = self.barriers[unsafe_offset=Int(self.handed)].arrive()
-        self.handed += 1
-        if self.handed == self.place.stages:
-            self.handed = 0
-
-
-struct DrainingRing(TrivialRegisterPassable):
-    """The side of the warps that multiply."""
-
-    var barriers: SharedPointer[SharedMemBarrier]
-    """The barriers."""
-    var place: Place
-    """The stage to multiply."""
-
-    @inline(.always)
-    def __init__(
-        out self, barriers: SharedPointer[SharedMemBarrier], stages: Int32
+        out self,
+        barriers: SharedPointer[SharedMemBarrier],
+        stages: Int32,
+        stage_bytes: Int32,
+        *,
+        fills: Bool,
     ):
         """Begins with the first stage.
 
         Args:
             barriers: What `make_barriers` made.
             stages: The stages there are.
+            stage_bytes: From a stage to the next.
+            fills: Whether this is the side that copies: it finds all stages
+                empty.
         """
         self.barriers = barriers
-        self.place = Place(0, 0, stages)
+        self.stage = 0
+        self.phase = UInt32(1) if fills else UInt32(0)
+        self.offset = 0
+        self.stages = stages
+        self.stage_bytes = stage_bytes
 
     @inline(.always)
-    def offset(self) -> Int:
-        """Returns where the stage starts.
+    def advance(mut self):
+        """Goes on to the next stage."""
+        self.stage += 1
+        self.offset += self.stage_bytes
+        if self.stage == self.stages:
+            self.stage = 0
+            self.offset = 0
+            self.phase ^= 1
+
+    @inline(.always)
+    def full(self) -> SharedPointer[SharedMemBarrier]:
+        """Returns what counts the stage's bytes.
 
         Returns:
-            The offset in bytes.
+            The barrier.
         """
-        return Int(self.place.stage) * STAGE_BYTES
+        return self.barriers.unsafe_offset(Int(self.stage))
+
+    @inline(.always)
+    def wait_empty(self):
+        """Waits until the stage may be filled."""
+        self.barriers[unsafe_offset=_EMPTY + Int(self.stage)].wait(self.phase)
 
     @inline(.always)
     def wait_full(self):
         """Waits until the stage is filled."""
-        self.barriers[unsafe_offset=Int(self.place.stage)].wait(
-            self.place.phase
-        )
-
-    @inline(.always)
-    def advance(mut self):
-        """Goes on to the next stage, keeping this one until `release_last`."""
-        self.place.advance()
+        self.full()[].wait(self.phase)
 
     @inline(.always)
     def release_last(self):
         """Hands back the stage before this one."""
-        var last = self.place.stage - 1
+        var last = self.stage - 1
         if last < 0:
-            last = self.place.stages - 1
-        _ = self.barriers[unsafe_offset=MAX_STAGES + Int(last)].arrive()
+            last = self.stages - 1
+        _ = self.barriers[unsafe_offset=_EMPTY + Int(last)].arrive()
+
+
+struct OperandSets(TrivialRegisterPassable):
+    """One side's place among the sets of operands: one a tile, in turn."""
+
+    var barriers: SharedPointer[SharedMemBarrier]
+    """The barriers."""
+    var set: Int32
+    """The set of the tile."""
+    var phase: UInt32
+    """The parity of its uses before."""
+
+    @inline(.always)
+    def __init__(out self, barriers: SharedPointer[SharedMemBarrier]):
+        """Begins with the first tile.
+
+        Args:
+            barriers: What `make_barriers` made.
+        """
+        self.barriers = barriers
+        self.set = 0
+        self.phase = 0
+
+    @inline(.always)
+    def advance(mut self):
+        """Goes on to the next tile."""
+        self.phase ^= UInt32(self.set)
+        self.set ^= 1
+
+    @inline(.always)
+    def scales(self) -> SharedPointer[SharedMemBarrier]:
+        """Returns what counts the bytes of the set's scales.
+
+        Returns:
+            The barrier.
+        """
+        return self.barriers.unsafe_offset(_SCALES + Int(self.set))
+
+    @inline(.always)
+    def wait_scales(self):
+        """Waits until the scales are there."""
+        self.scales()[].wait(self.phase)
+
+    @inline(.always)
+    def wait_free(self):
+        """Waits until the set may be filled."""
+        self.barriers[unsafe_offset=_DONE + Int(self.set)].wait(self.phase ^ 1)
+
+    @inline(.always)
+    def hand_over(self):
+        """Says that this thread has filled its part."""
+        _ = self.barriers[unsafe_offset=_READY + Int(self.set)].arrive()
+
+    @inline(.always)
+    def wait_ready(self):
+        """Waits until the set is filled."""
+        self.barriers[unsafe_offset=_READY + Int(self.set)].wait(self.phase)
+
+    @inline(.always)
+    def release(self):
+        """Says that this thread is done with the set."""
+        _ = self.barriers[unsafe_offset=_DONE + Int(self.set)].arrive()

@@ -61,7 +61,8 @@ struct PrefillSchedule[tile_features: Int, tile_rows: Int, row_unit: Int](
     """
 
     var list: Pointer[GroupRows, MutUntrackedOrigin, address_space=.SHARED]
-    """The groups, behind one entry that has all of their row tiles."""
+    """The groups, behind one entry that has all of their row tiles, and as `rows`
+    the most units of rows that a tile computes."""
     var groups: Int32
     """How many."""
     var feature_tiles: Int32
@@ -88,17 +89,28 @@ struct PrefillSchedule[tile_features: Int, tile_rows: Int, row_unit: Int](
         barrier()
         if warp_id() == 0:
             var before = Int32(0)
+            var most = Int32(0)
             for base in range(0, Int(self.groups), WARP_SIZE):
                 var group = base + Int(lane_id())
                 var count = Int32(0)
                 if group < Int(self.groups):
                     count = self.list[unsafe_offset=1 + group].end
+                    if count > 0:
+                        most = max(
+                            most,
+                            ceildiv(
+                                self.list[unsafe_offset=1 + group].rows,
+                                count * Int32(Self.row_unit),
+                            ),
+                        )
                 var through = before + warp.prefix_sum(count)
                 if group < Int(self.groups):
                     self.list[unsafe_offset=1 + group].end = through
                 before = warp.shuffle_idx(through, UInt32(WARP_SIZE - 1))
+            most = warp.max(most)
             if lane_id() == 0:
                 self.list[].end = before
+                self.list[].rows = most
         barrier()
 
     @inline(.always)
@@ -109,6 +121,15 @@ struct PrefillSchedule[tile_features: Int, tile_rows: Int, row_unit: Int](
             The number.
         """
         return self.list[].end * self.feature_tiles
+
+    @inline(.always)
+    def most_row_units(self) -> Int32:
+        """Returns the most units of rows that a tile computes.
+
+        Returns:
+            The number, at least 1 where there are tiles.
+        """
+        return max(self.list[].rows, 1)
 
     @inline(.always)
     def tile(self, index: Int32) -> PrefillTile:

@@ -2,12 +2,13 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """The grouped MXFP4 matmul on Hopper for many rows: `wgmma` at speed.
 
-One thread block an SM. One warpgroup copies packed weights and rows of
-activations into a ring of stages in shared memory, three multiply. Weights are
-A, expanded in registers, and rows are B, so that the tile follows the number of
-rows that an expert has.
+One thread block an SM. The copy engine brings packed weights and rows of
+activations into a ring of stages in shared memory, three warpgroups multiply.
+Weights are A, expanded in registers, and rows are B, so that the tile follows the
+number of rows that an expert has.
 """
 
+from std.memory import Pointer
 from std.utils import StaticTuple
 
 from layout.tma_async import SharedMemBarrier
@@ -16,10 +17,12 @@ from max.gpu import (
     WARP_SIZE,
     block_idx,
     grid_dim,
+    lane_id,
     thread_idx,
     warp_id,
 )
 from max.gpu.host import DeviceAttribute, DeviceContext, FuncAttribute
+from max.gpu.host.nvidia.tma import TensorMapSwizzle, TMADescriptor
 from max.gpu.intrinsics import warpgroup_reg_alloc, warpgroup_reg_dealloc
 from max.gpu.memory import external_memory
 from max.gpu.primitives import warp
@@ -31,42 +34,53 @@ from max.gpu.primitives.grid_controls import (
 )
 
 from .epilogue import Epilogue
+from .gather_rows import gather_rows
+from .kernel_argument import TensorPointer
+from .mxfp4 import BLOCK_ELEMENTS
+from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .prefill_consumer import Consumer
 from .prefill_layout import (
     CONSUMER_THREADS,
+    PANEL_STEP_BYTES,
+    SHARED_BYTES,
+    STEP_DEPTH,
     THREADS,
     TILE_FEATURES,
+    TILE_PANELS,
     TILE_ROWS,
     PrefillLayout,
+    stage_bytes,
 )
-from .prefill_producer import copy_tile
-from .prefill_ring import DrainingRing, FillingRing, make_barriers
+from .prefill_producer import WORD_BYTES, copy_tile, prepare_operands
+from .prefill_ring import OperandSets, Ring, make_barriers
 from .prefill_schedule import GroupRows, PrefillSchedule
 from .prefill_sums import ROW_UNIT, declare_sums
 from .problem import MatmulProblem, RowMap
+from .tensor_copy import matrix_map
 
 
 # 65536 registers between four warpgroups.
-comptime _CONSUMER_REGISTERS = 152
-comptime _PRODUCER_REGISTERS = 56
+comptime _CONSUMER_REGISTERS = 160
+comptime _PRODUCER_REGISTERS = 32
 
 
 @__llvm_metadata(
     MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS))
 )
+@__llvm_arg_metadata(weights, `nvvm.grid_constant`)
+@__llvm_arg_metadata(rows, `nvvm.grid_constant`)
 @__name(t"mxfp4_moe_prefill_{TILE_FEATURES}x{TILE_ROWS}_{EpilogueType.NAME}")
 def _prefill_kernel[
-    RowMapType: RowMap, EpilogueType: Epilogue
+    EpilogueType: Epilogue
 ](
+    weights: TMADescriptor,
+    rows: TMADescriptor,
     problem: MatmulProblem,
     layout: PrefillLayout,
-    rows: RowMapType,
     epilogue: EpilogueType,
 ):
     var shared = external_memory[UInt8, address_space=.SHARED, alignment=1024]()
-    var barriers = shared.unsafe_offset(Int(layout.barriers())).unsafe_bitcast[
-        SharedMemBarrier
-    ]()
+    var barriers = shared.unsafe_bitcast[SharedMemBarrier]()
     declare_sums[TILE_ROWS]()
     make_barriers(barriers)
     wait_on_dependent_grids()
@@ -81,36 +95,48 @@ def _prefill_kernel[
     schedule.build(problem, THREADS)
     _store_empty_rows(problem, epilogue)
 
-    # Blocks take tiles in turn; so do the two sets of operands.
-    var set = Int32(0)
+    # Blocks take tiles in turn.
     var index = Int32(block_idx.x)
+    var stages = layout.stages(schedule.most_row_units())
+    var bytes = stage_bytes(schedule.most_row_units())
+    var sets = OperandSets(barriers)
     if warp_id() >= CONSUMER_THREADS // WARP_SIZE:
         warpgroup_reg_dealloc[_PRODUCER_REGISTERS]()
-        var ring = FillingRing(barriers, layout.stages)
-        while index < schedule.tiles():
-            copy_tile(
-                problem,
-                rows,
-                layout,
-                shared,
-                schedule.tile(index),
-                set,
-                epilogue,
-                ring,
-            )
-            set ^= 1
-            index += Int32(grid_dim.x)
-        ring.finish()
+        if warp_id() > CONSUMER_THREADS // WARP_SIZE:
+            var first = Int(thread_idx.x) == CONSUMER_THREADS + WARP_SIZE
+            while index < schedule.tiles():
+                prepare_operands(
+                    problem,
+                    layout,
+                    shared,
+                    schedule.tile(index),
+                    first,
+                    epilogue,
+                    sets,
+                )
+                index += Int32(grid_dim.x)
+        elif lane_id() == 0:
+            var ring = Ring(barriers, stages, bytes, fills=True)
+            while index < schedule.tiles():
+                copy_tile(
+                    problem,
+                    Pointer(to=weights),
+                    Pointer(to=rows),
+                    layout.steps,
+                    shared.unsafe_offset(Int(layout.first_stage())),
+                    schedule.tile(index),
+                    ring,
+                )
+                index += Int32(grid_dim.x)
     else:
         warpgroup_reg_alloc[_CONSUMER_REGISTERS]()
         var consumer = Consumer(
-            layout, shared, DrainingRing(barriers, layout.stages)
+            layout, shared, Ring(barriers, stages, bytes, fills=False), sets
         )
         while index < schedule.tiles():
             var tile = schedule.tile(index)
-            consumer.multiply(tile, set)
-            consumer.store(tile, set, problem.features, epilogue)
-            set ^= 1
+            consumer.multiply(tile)
+            consumer.store(tile, problem.features, epilogue)
             index += Int32(grid_dim.x)
 
 
@@ -147,8 +173,10 @@ def prefill_matmul_sm90[
     rows: RowMapType,
     epilogue: EpilogueType,
     ctx: DeviceContext,
+    gathered: Optional[TensorPointer[BFloat16]] = None,
 ) raises:
-    """Enqueues a grouped MXFP4 matmul for many rows an expert, in one launch.
+    """Enqueues a grouped MXFP4 matmul for many rows an expert, in one launch, and
+    one more before it where rows are gathered.
 
     Parameters:
         RowMapType: Finds the activation row of a routed row.
@@ -161,6 +189,9 @@ def prefill_matmul_sm90[
         rows: Maps a routed row to its activation row.
         epilogue: Receives the float32 sums of two neighbouring features.
         ctx: The device.
+        gathered: Room for BF16 `[rows, depth]`, at a multiple of 16 bytes, where
+            rows are gathered; allocated where there is none, which a device
+            graph that is captured may not do.
 
     Raises:
         Error: If an operand is not aligned, or the launch fails.
@@ -172,17 +203,72 @@ def prefill_matmul_sm90[
             "mxfp4_moe: blocks, scales and activations must start at a"
             " multiple of 16 bytes in device memory."
         )
-    var layout = PrefillLayout(problem)
-    ctx.enqueue_function[_prefill_kernel[RowMapType, EpilogueType]](
-        problem,
-        layout,
+    comptime if RowMapType.GATHERS:
+        if gathered:
+            _gather_and_launch(problem, rows, epilogue, ctx, gathered.value())
+            return
+        var room = ctx.enqueue_create_buffer[.bfloat16](
+            Int(problem.rows) * Int(problem.depth)
+        )
+        _gather_and_launch(
+            problem,
+            rows,
+            epilogue,
+            ctx,
+            room.unsafe_ptr()
+            .unsafe_mut_cast[True]()
+            .unsafe_origin_cast[MutUntrackedOrigin](),
+        )
+        _ = room^
+    else:
+        _launch(problem, epilogue, ctx)
+
+
+def _gather_and_launch[
+    RowMapType: RowMap, EpilogueType: Epilogue, //
+](
+    problem: MatmulProblem,
+    rows: RowMapType,
+    epilogue: EpilogueType,
+    ctx: DeviceContext,
+    gathered: TensorPointer[BFloat16],
+) raises:
+    gather_rows(gathered, problem, rows, ctx)
+    var in_order = problem
+    in_order.activations = gathered
+    _launch(in_order, epilogue, ctx)
+
+
+def _launch[
+    EpilogueType: Epilogue, //
+](problem: MatmulProblem, epilogue: EpilogueType, ctx: DeviceContext) raises:
+    var weights = matrix_map[.uint32, TensorMapSwizzle.SWIZZLE_NONE](
+        problem.blocks.unsafe_bitcast[UInt32](),
+        Int(problem.experts) * Int(problem.features) // PANEL_FEATURES,
+        Int(problem.depth) // BLOCK_ELEMENTS * PANEL_BLOCK_BYTES // WORD_BYTES,
+        TILE_PANELS,
+        PANEL_STEP_BYTES // WORD_BYTES,
+        ctx,
+    )
+    var rows = matrix_map[.bfloat16, TensorMapSwizzle.SWIZZLE_128B](
+        problem.activations,
+        Int(problem.rows),
+        Int(problem.depth),
+        ROW_UNIT,
+        STEP_DEPTH,
+        ctx,
+    )
+    ctx.enqueue_function[_prefill_kernel[EpilogueType]](
+        weights,
         rows,
+        problem,
+        PrefillLayout(problem),
         epilogue,
         grid_dim=ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT),
         block_dim=THREADS,
-        shared_mem_bytes=Int(layout.shared_bytes()),
+        shared_mem_bytes=SHARED_BYTES,
         func_attribute=FuncAttribute.MAX_DYNAMIC_SHARED_SIZE_BYTES(
-            UInt32(layout.shared_bytes())
+            UInt32(SHARED_BYTES)
         ),
         attributes=pdl_launch_attributes(PDLLevel.OVERLAP_AT_END),
     )

@@ -116,6 +116,9 @@ struct MatmulProblem(KernelArgument):
 trait RowMap(KernelArgument):
     """Finds the activation row that a routed row multiplies."""
 
+    comptime GATHERS: Bool
+    """Whether that is not the row itself."""
+
     def source_row(self, row: Int) -> Int:
         """Returns the activation row of a routed row.
 
@@ -134,6 +137,9 @@ struct SameRow(RowMap):
 
     comptime NAME = StaticString("same_row")
     """The word for this map."""
+
+    comptime GATHERS = False
+    """It is the row itself."""
 
     @inline(.always)
     def source_row(self, row: Int) -> Int:
@@ -158,6 +164,9 @@ struct GatherRow[top_k: Int](RowMap):
 
     comptime NAME = StaticString("gather")
     """The word for this map."""
+
+    comptime GATHERS = True
+    """It is the row of a token."""
 
     var token_expert_order: TensorPointer[UInt32]
     """The slot of each routed row."""

@@ -891,4 +891,5 @@ def main() raises:
         check_layers(1, 8, ctx)
         check_layers(5, 8, ctx)
         check_layers(70, 8, ctx)
+        check_layers(300, 8, ctx)
     print("all passed")

@@ -508,7 +508,11 @@ def mxfp4_moe_gate_up_swiglu(
         op,
         device=device,
         values=[hidden, order, blocks, scales, bias, starts, ids],
-        out_types=[TensorType(DType.bfloat16, [order.shape[0], n // 2], device)],
+        # The second is room for gathered rows: an op in a captured graph allocates nothing.
+        out_types=[
+            TensorType(DType.bfloat16, [order.shape[0], n // 2], device),
+            TensorType(DType.bfloat16, [order.shape[0], hidden.shape[1]], device),
+        ],
         parameters={
             "top_k": top_k,
             "alpha": float(alpha),

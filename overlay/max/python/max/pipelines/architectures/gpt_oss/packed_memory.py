@@ -58,6 +58,7 @@ def _layer_bytes_per_token(config: GptOssConfig, devices: int) -> int:
     query = config.num_attention_heads * config.head_dim
     keys_and_values = 2 * config.num_key_value_heads * config.head_dim
     attention = (2 * query + keys_and_values) * _BFLOAT16 // devices
+    # Gated rows, and first the gathered ones beside them, then their results.
     widths = config.intermediate_size // devices + config.hidden_size
     experts = config.num_experts_per_tok * widths * _BFLOAT16
     router = config.num_local_experts * _BFLOAT16
