@@ -10,14 +10,16 @@
   `weight_chunk`, `activation_rows`, `panel_products` and `bulk_copy`: the Hopper
   kernel for few rows an expert.
 - `prefill_sm90`, with `prefill_layout`, `prefill_schedule`, `prefill_ring`,
-  `prefill_producer`, `prefill_operands`, `prefill_consumer` and `prefill_sums`:
+  `prefill_producer`, `prefill_operands`, `prefill_consumer`, `prefill_sums`,
+  `gather_rows` and `tensor_copy`:
   the Hopper kernel for many rows.
 - `matmul_sm90`, with `activation_stage` and `tile_schedule`: the Hopper kernel
   for shapes that the others do not take.
-- `layer`: a whole layer, and whether it takes one launch for both projections.
-- `slices_sm90`, with `layer_problem`, `slice_layout`, `slice_schedule`,
-  `slice_stream`, `slice_products` and `slice_sums`: that, on Hopper for few tokens.
-- `work_share`: equal shares of numbered work.
+- `layer`, with `layer_problem`: a whole layer, by those kernels or the next ones.
+- `slices_sm90`, with `slot_choice`, `slice_layout`, `slice_schedule`,
+  `slice_stream`, `slice_products` and `slice_sums`: the Hopper kernels of a whole
+  layer for one or two tokens.
+- `work_share`, `warp_lanes`: equal shares of work, and what lanes tell each other.
 - `expand_sm90`: packed elements to tensor-core fragments, in registers.
 - `epilogue`: what follows the sums: store, bias + SwiGLU, bias + weight.
 - `select`, `routing`, `combine`: what comes before and after the matmuls.
