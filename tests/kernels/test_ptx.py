@@ -112,7 +112,7 @@ def test_streams_expand_in_registers(ptx: dict[str, str], rows: str, epilogue: s
 def test_prefill_expands_in_registers(ptx: dict[str, str], epilogue: str) -> None:
     text = of(ptx, f"mxfp4_moe_prefill_192x176_{epilogue}")
     # Weights are A, from registers: four of them, and not a descriptor.
-    registers = set()
+    registers: set[str] = set()
     for rows in range(16, 177, 16):
         from_registers = re.findall(
             rf"wgmma\.mma_async[^;]*m64n{rows}k16[^;]*\}}\s*,\s*\{{(%r\d+(?:, %r\d+){{3}})\}}", text

@@ -84,9 +84,27 @@ struct SliceLayout(KernelArgument):
         self.width_blocks = width_blocks
         self.part_chunks = ceildiv(chunks, Int32(PARTS))
         self.tokens = tokens
-        # Two segments of a full share, so that the second one's weights arrive
-        # while the first is multiplied.
         self.slices = min(ceildiv(most, Int32(2)), width_blocks)
+
+    @staticmethod
+    def of(layer: LayerProblem, tokens: Int, blocks: Int) -> Self:
+        """Cuts a layer's panels on the host, and finds how large segments can be.
+
+        A block's full share is two segments, so that the second one's weights
+        arrive while the first is multiplied, or more where shared memory is short.
+
+        Args:
+            layer: The operands and their sizes.
+            tokens: Tokens.
+            blocks: Thread blocks.
+
+        Returns:
+            The layout.
+        """
+        var layout = Self(layer, Int32(tokens), Int32(blocks))
+        while layout.slices > 1 and layout.shared_bytes() > _MAX_SHARED_BYTES:
+            layout.slices -= 1
+        return layout
 
     @inline(.always)
     def slots(self, warp: Int) -> Int:
@@ -110,9 +128,7 @@ struct SliceLayout(KernelArgument):
         Returns:
             Where they start.
         """
-        return (
-            self.slots(SHAPE.warps) + warp * SHAPE.slots * size_of[UInt64]()
-        )
+        return self.slots(SHAPE.warps) + warp * SHAPE.slots * size_of[UInt64]()
 
     @inline(.always)
     def token_barrier(self) -> Int:
@@ -203,9 +219,10 @@ struct SliceLayout(KernelArgument):
             Where it starts.
         """
         comptime sums = TILE_ROWS * PANEL_FEATURES * size_of[Float32]()
-        return self.part_sums() + Int(
-            self.slices * Int32(SLICE_PANELS * PARTS)
-        ) * sums
+        return (
+            self.part_sums()
+            + Int(self.slices * Int32(SLICE_PANELS * PARTS)) * sums
+        )
 
     @inline(.always)
     def shared_bytes(self) -> Int:
@@ -236,7 +253,7 @@ struct SliceLayout(KernelArgument):
             or layer.width % Int32(SLICE_FEATURES) != 0
         ):
             return False
-        var layout = Self(layer, Int32(tokens), Int32(blocks))
+        var layout = Self.of(layer, tokens, blocks)
         return (
             layout.slices <= Int32(SHAPE.chunk_blocks)
             and layout.shared_bytes() <= _MAX_SHARED_BYTES

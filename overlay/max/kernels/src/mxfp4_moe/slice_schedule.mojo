@@ -21,7 +21,7 @@ from .work_share import share_start
 comptime TILE_ROWS = 2
 """Routed rows of an expert that a slice meets at once."""
 
-comptime MAX_ROWS = 8
+comptime MAX_ROWS = 16
 """Routed rows of a whole problem, and so the most row tiles."""
 
 

@@ -52,9 +52,7 @@ comptime _UNIT_BYTES = 16
 @__name(t"mxfp4_moe_slices_top{top_k}_{CHOICE_SOURCE[from_logits]}")
 def _slices_kernel[
     top_k: Int, alpha: Float32, limit: Float32, from_logits: Bool
-](
-    layer: LayerProblem, layout: SliceLayout, sums: TensorPointer[Float32]
-):
+](layer: LayerProblem, layout: SliceLayout, sums: TensorPointer[Float32]):
     var shared = external_memory[UInt8, address_space=.SHARED, alignment=128]()
     var schedule = SliceSchedule(
         shared.unsafe_offset(layout.schedule()),
@@ -97,9 +95,7 @@ def _slices_kernel[
     var segment = schedule.first_segment(share)
     var left = share.end - share.first
     while True:
-        var products = SegmentProducts(
-            layer, layout, shared, schedule, segment
-        )
+        var products = SegmentProducts(layer, layout, shared, schedule, segment)
         products.multiply_gate_up(weights)
         barrier()
         products.activate[alpha, limit]()
@@ -139,7 +135,9 @@ def _copy_tokens(
         )
 
 
-def slices_fit(layer: LayerProblem, tokens: Int, ctx: DeviceContext) raises -> Bool:
+def slices_fit(
+    layer: LayerProblem, tokens: Int, ctx: DeviceContext
+) raises -> Bool:
     """Tells whether the layer kernel takes a problem.
 
     Args:
@@ -193,13 +191,11 @@ def slices_sm90[
         | Int(layer.down.scales)
     ) % 16 != 0:
         raise Error(
-            "mxfp4_moe: hidden, blocks and scales must start at a multiple of 16"
-            " bytes in device memory."
+            "mxfp4_moe: hidden, blocks and scales must start at a multiple of"
+            " 16 bytes in device memory."
         )
     var blocks = _blocks(ctx)
-    var layout = SliceLayout(
-        layer, layer.rows // Int32(top_k), Int32(blocks)
-    )
+    var layout = SliceLayout.of(layer, Int(layer.rows) // top_k, blocks)
     ctx.enqueue_function[_slices_kernel[top_k, alpha, limit, from_logits]](
         layer,
         layout,

@@ -35,7 +35,8 @@ comptime LIMIT = Float32(7)
 
 
 struct Stack(Movable):
-    """One projection, in the checkpoint's order on the host, in panels on the GPU."""
+    """One projection, in the checkpoint's order on the host, in panels on the GPU.
+    """
 
     var blocks: Tensor[.uint8]
     var scales: Tensor[.uint8]
@@ -153,9 +154,7 @@ def check[
     assert_equal(rows % top_k, 0)
     var tokens = rows // top_k
     var scale = any_scale if of.huge else random_scale
-    var gate_up = Stack(
-        of.experts, 2 * of.width, of.features, scale, ctx
-    )
+    var gate_up = Stack(of.experts, 2 * of.width, of.features, scale, ctx)
     var down = Stack(of.experts, of.features, of.width, scale, ctx)
     var hidden = Tensor[.bfloat16](ctx, tokens * of.features)
     hidden.fill(random_bf16)
@@ -257,9 +256,7 @@ def check[
             actual.on_device(), sums.on_device(), layer, ctx
         )
         # The specification rounds each expert's result to BF16, this does not.
-        compare(
-            of.name, expected, actual, tokens * of.features, 4e-3, ctx
-        )
+        compare(of.name, expected, actual, tokens * of.features, 4e-3, ctx)
     _ = gate_up^
     _ = down^
     _ = hidden^
@@ -283,10 +280,10 @@ def main() raises:
     with DeviceContext() as ctx:
         check[1](Case("one row, one slice", [1], 32, 32), ctx)
         check[1](Case("one expert", [0, 1, 0], 416, 160), ctx)
-        check[2](Case("rows of several tiles", [0, 5, 1, 2], 288, 96), ctx)
-        check[4](Case("all on one", [0, 0, 8, 0], 512, 288), ctx)
-        check[4](Case("one a group", even(8, 1), 1440, 224), ctx)
-        check[2](Case("many segments", even(8, 1), 288, 32), ctx)
+        check[2](Case("rows of several tiles", [0, 9, 1, 2, 4], 288, 96), ctx)
+        check[4](Case("all on one", [0, 0, 16, 0], 512, 288), ctx)
+        check[4](Case("one a group", even(16, 1), 1440, 224), ctx)
+        check[2](Case("many segments", even(16, 1), 288, 32), ctx)
         check[8](
             Case("no expert", [1, 4, 3], 320, 96, ids=[1, -1, 0], experts=2),
             ctx,
@@ -297,11 +294,19 @@ def main() raises:
         check[4](Case("half a width", [1, 1, 1, 1, 0], 2880, 1440), ctx)
         check[4](Case("one token", [1, 0, 1, 1, 1], 2880, 2880), ctx)
         check[4](Case("two tokens", [1, 2, 1, 2, 1, 1], 2880, 2880), ctx)
-        check[4](Case("two apart", even(8, 1), 2880, 2880), ctx)
+        check[4](
+            Case("three tokens", [2, 1, 1, 1, 1, 3, 1, 1, 1], 2880, 2880), ctx
+        )
+        check[4](Case("four apart", even(16, 1), 2880, 2880), ctx)
         check[4, from_logits=True](
             Case("one selects", [4, 0, 0, 0, 0], 288, 96), ctx
         )
-        check[4, from_logits=True](Case("two select", even(8, 1), 416, 160), ctx)
+        check[4, from_logits=True](
+            Case("two select", even(8, 1), 416, 160), ctx
+        )
+        check[4, from_logits=True](
+            Case("four select", even(16, 1), 416, 160), ctx
+        )
         check[2, from_logits=True](
             Case("of many experts", even(291, 0), 64, 32, lead=8), ctx
         )
