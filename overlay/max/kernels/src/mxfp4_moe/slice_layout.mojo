@@ -63,7 +63,7 @@ struct SliceLayout(KernelArgument):
     var tokens: Int32
     """Tokens."""
     var slices: Int32
-    """The most slices of a segment."""
+    """The most slices of one expert that a block has."""
 
     @inline(.always)
     def __init__(out self, layer: LayerProblem, tokens: Int32, blocks: Int32):
@@ -84,27 +84,7 @@ struct SliceLayout(KernelArgument):
         self.width_blocks = width_blocks
         self.part_chunks = ceildiv(chunks, Int32(PARTS))
         self.tokens = tokens
-        self.slices = min(ceildiv(most, Int32(2)), width_blocks)
-
-    @staticmethod
-    def of(layer: LayerProblem, tokens: Int, blocks: Int) -> Self:
-        """Cuts a layer's panels on the host, and finds how large segments can be.
-
-        A block's full share is two segments, so that the second one's weights
-        arrive while the first is multiplied, or more where shared memory is short.
-
-        Args:
-            layer: The operands and their sizes.
-            tokens: Tokens.
-            blocks: Thread blocks.
-
-        Returns:
-            The layout.
-        """
-        var layout = Self(layer, Int32(tokens), Int32(blocks))
-        while layout.slices > 1 and layout.shared_bytes() > _MAX_SHARED_BYTES:
-            layout.slices -= 1
-        return layout
+        self.slices = min(most, width_blocks)
 
     @inline(.always)
     def slots(self, warp: Int) -> Int:
@@ -243,9 +223,9 @@ struct SliceLayout(KernelArgument):
             blocks: Thread blocks.
 
         Returns:
-            Whether rows are few, features whole slices and panels, a segment's
-            slices no more than a chunk has blocks, and shared memory holds
-            everything.
+            Whether rows are few, features whole slices and panels, a block's
+            slices of an expert no more than a chunk has blocks, and shared
+            memory holds everything.
         """
         if (
             layer.rows > Int32(MAX_ROWS)
@@ -253,7 +233,7 @@ struct SliceLayout(KernelArgument):
             or layer.width % Int32(SLICE_FEATURES) != 0
         ):
             return False
-        var layout = Self.of(layer, tokens, blocks)
+        var layout = Self(layer, Int32(tokens), Int32(blocks))
         return (
             layout.slices <= Int32(SHAPE.chunk_blocks)
             and layout.shared_bytes() <= _MAX_SHARED_BYTES

@@ -113,9 +113,7 @@ struct SegmentProducts(TrivialRegisterPassable):
                 self.layer.gate_up.bias,
                 Int(self.segment.expert),
                 2 * self.layer.width,
-                Int(
-                    2 * (self.segment.first * Int32(SLICE_FEATURES) + feature)
-                ),
+                Int(2 * (self.segment.first * Int32(SLICE_FEATURES) + feature)),
             )
             comptime pairs = Int32(PANEL_FEATURES // 2)
             var panel = Int32(UInt32(feature) // UInt32(pairs))
@@ -198,19 +196,14 @@ struct SegmentProducts(TrivialRegisterPassable):
                 ) + lane // 4 * 2
                 comptime for i in range(2):
                     if row + Int32(i) < self.segment.rows:
-                        var place = sums.unsafe_offset(
+                        sums.unsafe_store[alignment=8](
                             Int(
-                                (row + Int32(i)) * self.layer.features
-                                + feature
-                            )
+                                (row + Int32(i)) * self.layer.features + feature
+                            ),
+                            SIMD[.float32, 2](
+                                totals[panel][i], totals[panel][2 + i]
+                            ),
                         )
-                        var sum = SIMD[.float32, 2](
-                            totals[panel][i], totals[panel][2 + i]
-                        )
-                        if self.segment.continues:
-                            # This thread stored it.
-                            sum += place.unsafe_load[width=2, alignment=8](0)
-                        place.unsafe_store[alignment=8](0, sum)
 
     @inline(.always)
     def _keep(self, item: Int32, sums: SIMD[.float32, 4]):

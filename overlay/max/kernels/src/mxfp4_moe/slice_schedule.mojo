@@ -3,9 +3,8 @@
 """How thread blocks share the slices of the experts that a routing selected.
 
 Slices are numbered along those of the first row tile, then of the second, and each
-thread block takes a contiguous range of them. It works them off in segments: slices
-of one row tile, not too many at once, so that one segment is multiplied while the
-weights of the next arrive.
+thread block takes a contiguous range of them. What a block has of one row tile is a
+segment: the block adds a segment's products with `down` up, and nobody else does.
 """
 
 from std.bit import count_trailing_zeros, pop_count
@@ -21,13 +20,13 @@ from .work_share import share_start
 comptime TILE_ROWS = 2
 """Routed rows of an expert that a slice meets at once."""
 
-comptime MAX_ROWS = 16
+comptime MAX_ROWS = 8
 """Routed rows of a whole problem, and so the most row tiles."""
 
 
 @fieldwise_init
 struct Segment(TrivialRegisterPassable):
-    """Slices of one row tile that a thread block takes at once."""
+    """The slices of one row tile that one thread block has."""
 
     var tile: Int32
     """The row tile's number."""
@@ -39,8 +38,6 @@ struct Segment(TrivialRegisterPassable):
     """The first slice, of the expert's."""
     var count: Int32
     """Slices."""
-    var continues: Bool
-    """Whether the block had slices of the row tile before."""
 
 
 @fieldwise_init
@@ -68,7 +65,8 @@ struct SliceTile(TrivialRegisterPassable):
 
 
 struct SliceSchedule(TrivialRegisterPassable):
-    """The row tiles of a routing and a thread block's share, in shared memory."""
+    """The row tiles of a routing and a thread block's share, in shared memory.
+    """
 
     var tiles: SharedPointer[SliceTile]
     """The row tiles."""
@@ -80,30 +78,22 @@ struct SliceSchedule(TrivialRegisterPassable):
     """The thread block's share."""
     var tile_slices: Int32
     """Slices of a row tile: an expert's."""
-    var most: Int32
-    """The most slices of a segment."""
 
     @inline(.always)
-    def __init__(
-        out self, place: SharedPointer[UInt8], tile_slices: Int32, most: Int32
-    ):
+    def __init__(out self, place: SharedPointer[UInt8], tile_slices: Int32):
         """Finds the parts of a schedule that `list_tiles` fills.
 
         Args:
             place: Its shared memory.
             tile_slices: Slices of an expert.
-            most: The most slices of a segment.
         """
         self.tiles = place.unsafe_bitcast[SliceTile]()
-        self.tokens = self.tiles.unsafe_offset(MAX_ROWS).unsafe_bitcast[
-            Int32
-        ]()
+        self.tokens = self.tiles.unsafe_offset(MAX_ROWS).unsafe_bitcast[Int32]()
         self.places = self.tokens.unsafe_offset(MAX_ROWS * TILE_ROWS)
         self.share = self.places.unsafe_offset(MAX_ROWS).unsafe_bitcast[
             BlockShare
         ]()
         self.tile_slices = tile_slices
-        self.most = most
 
     @staticmethod
     def shared_bytes() -> Int:
@@ -182,7 +172,6 @@ struct SliceSchedule(TrivialRegisterPassable):
             share.tile,
             share.first - share.tile * self.tile_slices,
             share.end - share.first,
-            False,
         )
 
     @inline(.always)
@@ -196,21 +185,15 @@ struct SliceSchedule(TrivialRegisterPassable):
         Returns:
             The segment.
         """
-        var first = segment.first + segment.count
-        if first < self.tile_slices:
-            return self._segment(segment.tile, first, left, True)
-        return self._segment(segment.tile + 1, 0, left, False)
+        return self._segment(segment.tile + 1, 0, left)
 
     @inline(.always)
-    def _segment(
-        self, tile: Int32, first: Int32, left: Int32, continues: Bool
-    ) -> Segment:
+    def _segment(self, tile: Int32, first: Int32, left: Int32) -> Segment:
         var rows = self.tiles[unsafe_offset=Int(tile)]
         return Segment(
             tile,
             rows.expert,
             rows.rows,
             first,
-            min(min(self.tile_slices - first, left), self.most),
-            continues,
+            min(self.tile_slices - first, left),
         )

@@ -155,20 +155,15 @@ struct SliceStream(TrivialRegisterPassable):
     @inline(.always)
     def _copy_gate_up(self, layer: LayerProblem, layout: SliceLayout):
         var panel = Int32(UInt32(self.item) // PARTS)
-        var first = first_block(
-            layout, self.item - panel * PARTS, self.chunk
-        )
-        var blocks = min(
-            Int32(SHAPE.chunk_blocks), layout.token_blocks - first
-        )
+        var first = first_block(layout, self.item - panel * PARTS, self.chunk)
+        var blocks = min(Int32(SHAPE.chunk_blocks), layout.token_blocks - first)
         var in_expert = self.segment.first * SLICE_PANELS + panel
         var panels = layout.width_blocks * SLICE_PANELS
         if lane_id() == 0:
             self._expect(blocks)
             self._copy(
                 layer.gate_up,
-                (self.segment.expert * panels + in_expert)
-                * layout.token_blocks
+                (self.segment.expert * panels + in_expert) * layout.token_blocks
                 + first,
                 0,
                 blocks,
@@ -266,9 +261,7 @@ def part_chunks(layout: SliceLayout, part: Int32) -> Int32:
     """
     comptime chunk = UInt32(SHAPE.chunk_blocks)
     var chunks = (UInt32(layout.token_blocks) + chunk - 1) // chunk
-    return min(
-        layout.part_chunks, Int32(chunks) - part * layout.part_chunks
-    )
+    return min(layout.part_chunks, Int32(chunks) - part * layout.part_chunks)
 
 
 @inline(.always)

@@ -48,6 +48,7 @@ comptime _FEATURES = WARP_SIZE * _VECTOR
 comptime PART_ROWS = (MAX_BLOCKS + MAX_ROWS) * TILE_ROWS
 """Rows of parts that any routing of `MAX_ROWS` rows has room in."""
 
+
 @fieldwise_init
 struct SlotParts(TrivialRegisterPassable):
     """Where the parts of a slot's result lie."""
@@ -71,8 +72,8 @@ def segment_parts(
 ) -> TensorPointer[Float32]:
     """Finds the place of a segment's results.
 
-    From one place to the next, the block or the row tile is another, or both, so
-    the sum of the two tells places apart.
+    From one segment to the next, the block or the row tile is another, or both,
+    so the sum of the two tells segments apart.
 
     Args:
         sums: Float32 `[PART_ROWS, features]`.
@@ -134,7 +135,7 @@ def _sum_parts_kernel[
         address_space=.SHARED,
         alignment=16,
     ]()
-    var schedule = SliceSchedule(place, layer.width // SLICE_FEATURES, 1)
+    var schedule = SliceSchedule(place, layer.width // SLICE_FEATURES)
     var token = Int32(block_idx.y)
     var lane = Int32(lane_id())
     var warp = Int32(warp_id())
@@ -164,9 +165,14 @@ def _sum_parts_kernel[
         var parts = slot_parts[unsafe_offset=slot]
         weights[choice] = parts.weight
         if warp == Int32(choice) and parts.count > 0:
-            biases = weights[choice] * layer.down.bias.unsafe_load[
-                width=_VECTOR, alignment=2 * _VECTOR
-            ](Int(parts.expert) * Int(features) + Int(feature)).cast[.float32]()
+            biases = (
+                weights[choice]
+                * layer.down.bias.unsafe_load[
+                    width=_VECTOR, alignment=2 * _VECTOR
+                ](Int(parts.expert) * Int(features) + Int(feature)).cast[
+                    .float32
+                ]()
+            )
     wait_on_dependent_grids()
 
     # A part of each choice without a branch between them: one wait for most.

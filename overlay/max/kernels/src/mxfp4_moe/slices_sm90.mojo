@@ -57,7 +57,6 @@ def _slices_kernel[
     var schedule = SliceSchedule(
         shared.unsafe_offset(layout.schedule()),
         layout.width_blocks,
-        layout.slices,
     )
     var token_barrier = shared.unsafe_offset(
         layout.token_barrier()
@@ -118,6 +117,8 @@ def _copy_tokens(
 ):
     var token = Int32(lane_id())
     var bytes = layer.features * 2
+    # The barrier is ready.
+    syncwarp()
     if token == 0:
         token_barrier[].expect_bytes(bytes * layout.tokens)
     # No byte comes before it is expected.
@@ -195,7 +196,7 @@ def slices_sm90[
             " 16 bytes in device memory."
         )
     var blocks = _blocks(ctx)
-    var layout = SliceLayout.of(layer, Int(layer.rows) // top_k, blocks)
+    var layout = SliceLayout(layer, layer.rows // Int32(top_k), Int32(blocks))
     ctx.enqueue_function[_slices_kernel[top_k, alpha, limit, from_logits]](
         layer,
         layout,

@@ -82,7 +82,10 @@ def compare[
     tolerance: Float64,
     ctx: DeviceContext,
 ) raises:
-    """Checks the relative L2 error, and that no element differs alone."""
+    """Checks the relative L2 error, and that no element differs alone.
+
+    Rounding to BF16 can go the other way, which is not counted for single elements.
+    """
     var got = ctx.enqueue_create_host_buffer[dtype](max(size, 1))
     actual.device.enqueue_copy_to(got)
     ctx.synchronize()
@@ -100,7 +103,7 @@ def compare[
             continue
         error += (have - want) ** 2
         norm += want**2
-        worst = max(worst, abs(have - want))
+        worst = max(worst, abs(have - want) - abs(want) / 128)
     var scale = sqrt(norm / Float64(max(size, 1)))
     var relative = sqrt(error / norm) if norm > 0 else sqrt(error)
     print(

@@ -280,10 +280,10 @@ def main() raises:
     with DeviceContext() as ctx:
         check[1](Case("one row, one slice", [1], 32, 32), ctx)
         check[1](Case("one expert", [0, 1, 0], 416, 160), ctx)
-        check[2](Case("rows of several tiles", [0, 9, 1, 2, 4], 288, 96), ctx)
-        check[4](Case("all on one", [0, 0, 16, 0], 512, 288), ctx)
-        check[4](Case("one a group", even(16, 1), 1440, 224), ctx)
-        check[2](Case("many segments", even(16, 1), 288, 32), ctx)
+        check[2](Case("rows of several tiles", [0, 5, 1, 2], 288, 96), ctx)
+        check[4](Case("all on one", [0, 0, 8, 0], 512, 288), ctx)
+        check[4](Case("one a group", even(8, 1), 1440, 224), ctx)
+        check[2](Case("many segments", even(8, 1), 288, 32), ctx)
         check[8](
             Case("no expert", [1, 4, 3], 320, 96, ids=[1, -1, 0], experts=2),
             ctx,
@@ -294,18 +294,12 @@ def main() raises:
         check[4](Case("half a width", [1, 1, 1, 1, 0], 2880, 1440), ctx)
         check[4](Case("one token", [1, 0, 1, 1, 1], 2880, 2880), ctx)
         check[4](Case("two tokens", [1, 2, 1, 2, 1, 1], 2880, 2880), ctx)
-        check[4](
-            Case("three tokens", [2, 1, 1, 1, 1, 3, 1, 1, 1], 2880, 2880), ctx
-        )
-        check[4](Case("four apart", even(16, 1), 2880, 2880), ctx)
+        check[4](Case("two apart", even(8, 1), 2880, 2880), ctx)
         check[4, from_logits=True](
             Case("one selects", [4, 0, 0, 0, 0], 288, 96), ctx
         )
         check[4, from_logits=True](
             Case("two select", even(8, 1), 416, 160), ctx
-        )
-        check[4, from_logits=True](
-            Case("four select", even(16, 1), 416, 160), ctx
         )
         check[2, from_logits=True](
             Case("of many experts", even(291, 0), 64, 32, lead=8), ctx

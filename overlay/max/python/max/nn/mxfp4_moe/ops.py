@@ -48,7 +48,7 @@ MIN_PANEL_DEPTH = 256
 MAX_PANEL_DEPTH = 8192
 """The longest K that Hopper's fast kernels take."""
 
-_PART_ROWS = 296
+_PART_ROWS = 280
 # Rows of partial sums that the kernels for few tokens need: PART_ROWS of ``slice_sums.mojo``.
 
 SWIGLU_ALPHA = 1.702
