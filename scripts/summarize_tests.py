@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # Copyright (c) 2026, the max-gpt-oss authors.
-"""Adds up the reports that the suites wrote under Bazel, into one closing line."""
+"""Adds up the reports that the suites wrote, into one closing line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 
 
 def main(
-    logs: Annotated[Path, typer.Argument(help="Folder of Bazel's test logs, bazel-testlogs.")],
+    logs: Annotated[Path, typer.Argument(help="Folder of the suites' reports.")],
 ) -> None:
     """Print how many tests passed, failed and were skipped, and why those were."""
     totals: Counter[str] = Counter()
