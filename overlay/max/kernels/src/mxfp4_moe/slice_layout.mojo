@@ -10,7 +10,7 @@ from std.math import align_up, ceildiv
 from std.sys import size_of
 
 from layout.tma_async import SharedMemBarrier
-from max.gpu import WARP_SIZE, thread_idx
+from max.gpu import thread_idx
 from max.gpu.memory import fence_mbarrier_init
 
 from .bulk_copy import SharedPointer

@@ -38,7 +38,6 @@ from .slice_schedule import SliceSchedule
 from .slice_stream import SliceStream
 from .slice_sums import segment_parts, sum_parts
 from .slot_choice import CHOICE_SOURCE, slot_choice
-from .work_share import share_start
 
 comptime _UNIT_BYTES = 16
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from max.dtype import DType
-from max.graph import Dim, DimLike, StaticDim, TensorType, TensorValue, ops
+from max.graph import DeviceRef, Dim, DimLike, StaticDim, TensorType, TensorValue, ops
 
 from max.nn.kernel_package import find_kernel_package
 from max.nn.op_checks import check_devices, check_dim, check_tensor, static_dim
@@ -151,6 +151,17 @@ def _check_logits(op: str, logits: TensorValue, top_k: int) -> tuple[TensorValue
     return logits, experts
 
 
+def _table_types(tokens: Dim, top_k: int, experts: int, device: DeviceRef) -> list[TensorType]:
+    """What a selection fills: weights, experts, and these sorted as by ``mxfp4_moe_route``."""
+    return [
+        TensorType(DType.float32, [tokens, top_k], device),
+        TensorType(DType.int32, [tokens, top_k], device),
+        TensorType(DType.uint32, [tokens * top_k], device),
+        TensorType(DType.uint32, [experts + 1], device),
+        TensorType(DType.int32, [experts], device),
+    ]
+
+
 def mxfp4_moe_route(
     topk_ids: TensorValue, num_experts: int
 ) -> tuple[TensorValue, TensorValue, TensorValue]:
@@ -215,13 +226,7 @@ def mxfp4_moe_select(
         op,
         device=device,
         values=[logits],
-        out_types=[
-            TensorType(DType.float32, [tokens, top_k], device),
-            TensorType(DType.int32, [tokens, top_k], device),
-            TensorType(DType.uint32, [tokens * top_k], device),
-            TensorType(DType.uint32, [experts + 1], device),
-            TensorType(DType.int32, [experts], device),
-        ],
+        out_types=_table_types(tokens, top_k, experts, device),
         parameters={"top_k": top_k},
     )
     return weights.tensor, order.tensor, starts.tensor, ids.tensor
@@ -306,11 +311,7 @@ def mxfp4_moe_experts(
         values=list(operands.values()),
         out_types=[
             TensorType(DType.bfloat16, [tokens, features], device),
-            TensorType(DType.float32, [tokens, top_k], device),
-            TensorType(DType.int32, [tokens, top_k], device),
-            TensorType(DType.uint32, [tokens * top_k], device),
-            TensorType(DType.uint32, [experts + 1], device),
-            TensorType(DType.int32, [experts], device),
+            *_table_types(tokens, top_k, experts, device),
             TensorType(DType.bfloat16, [tokens * top_k, width], device),
             TensorType(DType.bfloat16, [tokens * top_k, features], device),
             TensorType(DType.float32, [_PART_ROWS, features], device),
