@@ -41,9 +41,6 @@ from .slice_stream import (
 from .subnormals import round_to_bf16
 from .weight_chunk import WeightChunk
 
-comptime _UNIT_BYTES = 16
-# What `ldmatrix` reads of a row: eight elements.
-
 comptime _PANEL_SUMS = TILE_ROWS * PANEL_FEATURES
 # Sums of a panel and a row tile.
 
@@ -245,7 +242,7 @@ struct SegmentProducts(TrivialRegisterPassable):
                 + Int(token * Int32(self.layout.token_bytes()))
             )
             step = Int32(BLOCK_ELEMENTS * 2)
-        return _lane_rows(start, step)
+        return LaneRows.of(start, step)
 
     @inline(.always)
     def _gated_rows(self) -> LaneRows:
@@ -253,18 +250,10 @@ struct SegmentProducts(TrivialRegisterPassable):
         var start = self.shared.unsafe_offset(self.layout.no_row())
         if row < self.segment.rows:
             start = self._gated_row(row)
-        return _lane_rows(start, Int32(BLOCK_ELEMENTS * 2))
+        return LaneRows.of(start, Int32(BLOCK_ELEMENTS * 2))
 
 
 comptime _Sums[panels: Int] = StaticTuple[SIMD[.float32, 4], panels]
-
-
-@inline(.always)
-def _lane_rows(start: SharedPointer[UInt8], step: Int32) -> LaneRows:
-    return LaneRows(
-        start.unsafe_offset(Int(Int32(lane_id()) // 8 * Int32(_UNIT_BYTES))),
-        step,
-    )
 
 
 @inline(.always)
