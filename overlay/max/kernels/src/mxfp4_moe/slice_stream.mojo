@@ -11,7 +11,7 @@ from layout.tma_async import SharedMemBarrier
 from max.gpu import lane_id, warp_id
 from max.gpu.sync import barrier, syncwarp
 
-from .bulk_copy import SharedPointer, bulk_copy
+from .bulk_copy import SharedPointer
 from .layer_problem import ExpertStack, LayerProblem
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .slice_layout import PARTS, SHAPE, SLICE_PANELS, SliceLayout
@@ -196,21 +196,13 @@ struct SliceStream(TrivialRegisterPassable):
     def _copy(
         self, stack: ExpertStack, block: Int32, place: Int32, blocks: Int32
     ):
-        var target = self._target()
-        var barrier = self.barriers.unsafe_offset(Int(self.slot))
-        bulk_copy(
-            target.unsafe_offset(Int(place * Int32(PANEL_BLOCK_BYTES))),
-            stack.blocks.unsafe_offset(Int(block) * PANEL_BLOCK_BYTES),
-            blocks * Int32(PANEL_BLOCK_BYTES),
-            barrier,
-        )
-        bulk_copy(
-            target.unsafe_offset(
-                SHAPE.chunk_scales() + Int(place * Int32(PANEL_FEATURES))
-            ),
-            stack.scales.unsafe_offset(Int(block) * PANEL_FEATURES),
-            blocks * Int32(PANEL_FEATURES),
-            barrier,
+        WeightChunk[SHAPE](self._target()).copy(
+            stack.blocks,
+            stack.scales,
+            block,
+            place,
+            blocks,
+            self.barriers.unsafe_offset(Int(self.slot)),
         )
 
     @inline(.always)

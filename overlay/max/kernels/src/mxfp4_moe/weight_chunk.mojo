@@ -4,10 +4,12 @@
 
 from std.memory import bitcast
 
+from layout.tma_async import SharedMemBarrier
 from max.gpu import WARP_SIZE, lane_id
 from max.gpu.primitives import warp
 
-from .bulk_copy import SharedPointer
+from .bulk_copy import SharedPointer, bulk_copy
+from .kernel_argument import TensorPointer
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .stream_layout import StreamShape, at_block
 
@@ -22,6 +24,41 @@ struct WeightChunk[shape: StreamShape](TrivialRegisterPassable):
 
     var start: SharedPointer[UInt8]
     """Where the chunk lies."""
+
+    @inline(.always)
+    def copy(
+        self,
+        blocks: TensorPointer[UInt8],
+        scales: TensorPointer[UInt8],
+        first: Int32,
+        place: Int32,
+        count: Int32,
+        barrier: SharedPointer[SharedMemBarrier],
+    ):
+        """Starts the two copies of neighbouring blocks, elements and scales.
+
+        Args:
+            blocks: The stack's packed elements, in panels.
+            scales: Its scales.
+            first: The first block, of the stack's.
+            place: Its place among the chunk's blocks.
+            count: How many blocks.
+            barrier: What counts their bytes, and was told to expect them.
+        """
+        bulk_copy(
+            self.start.unsafe_offset(Int(place * Int32(PANEL_BLOCK_BYTES))),
+            blocks.unsafe_offset(Int(first) * PANEL_BLOCK_BYTES),
+            count * Int32(PANEL_BLOCK_BYTES),
+            barrier,
+        )
+        bulk_copy(
+            self.start.unsafe_offset(
+                Self.shape.chunk_scales() + Int(place * Int32(PANEL_FEATURES))
+            ),
+            scales.unsafe_offset(Int(first) * PANEL_FEATURES),
+            count * Int32(PANEL_FEATURES),
+            barrier,
+        )
 
     @inline(.always)
     def codes[known: Int](self, more: Int32) -> SIMD[.uint32, 2]:

@@ -10,7 +10,7 @@ soon as its warp has read it.
 from layout.tma_async import SharedMemBarrier
 from max.gpu import lane_id, warp_id
 
-from .bulk_copy import SharedPointer, bulk_copy
+from .bulk_copy import SharedPointer
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .problem import MatmulProblem
 from .stream_layout import StreamLayout, StreamShape
@@ -141,17 +141,8 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
         barrier[].expect_bytes(
             blocks * Int32(PANEL_BLOCK_BYTES + PANEL_FEATURES)
         )
-        bulk_copy(
-            target,
-            problem.blocks.unsafe_offset(Int(self.block) * PANEL_BLOCK_BYTES),
-            blocks * Int32(PANEL_BLOCK_BYTES),
-            barrier,
-        )
-        bulk_copy(
-            target.unsafe_offset(Self.shape.chunk_scales()),
-            problem.scales.unsafe_offset(Int(self.block) * PANEL_FEATURES),
-            blocks * Int32(PANEL_FEATURES),
-            barrier,
+        WeightChunk[Self.shape](target).copy(
+            problem.blocks, problem.scales, self.block, 0, blocks, barrier
         )
 
     @inline(.always)
