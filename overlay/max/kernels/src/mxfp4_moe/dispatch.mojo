@@ -80,7 +80,9 @@ def grouped_matmul[
                     StreamShape.EIGHT_ROWS, tables_ready=tables_ready
                 ](problem, rows, epilogue, ctx)
             else:
-                prefill_matmul_sm90(problem, rows, epilogue, ctx, gathered)
+                prefill_matmul_sm90[tables_ready=tables_ready](
+                    problem, rows, epilogue, ctx, gathered
+                )
         else:
             if problem.rows < 16 * problem.groups:
                 grouped_matmul_sm90[TileShape.FEW_ROWS](

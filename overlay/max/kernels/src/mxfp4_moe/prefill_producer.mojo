@@ -7,6 +7,7 @@ one for each unit of rows. Three warps prepare operands, a tile ahead.
 """
 
 from max.gpu.host.nvidia.tma import TMADescriptor
+from max.gpu.primitives.grid_controls import wait_on_dependent_grids
 from std.memory import Pointer
 
 from .bulk_copy import SharedPointer, bulk_copy
@@ -33,56 +34,124 @@ comptime WORD_BYTES = 4
 """Bytes of an element of the matrix of packed weights, which has a panel a row."""
 
 
-@inline(.always)
-def copy_tile(
-    problem: MatmulProblem,
-    weights: Pointer[TMADescriptor, _],
-    rows: Pointer[TMADescriptor, _],
-    steps: Int32,
-    stages: SharedPointer[UInt8],
-    tile: PrefillTile,
-    mut ring: Ring,
+struct TileCopies[weights_origin: ImmOrigin, rows_origin: ImmOrigin](
+    TrivialRegisterPassable
 ):
-    """Copies all steps of a tile, with one thread.
+    """One thread's copies of all steps of one tile after the other.
 
-    Elements past K arrive as zeros. Rows past the tile's are those of the next,
-    and so are panels past the last: their sums are never stored.
+    Elements past K arrive as zeros. Rows past a tile's are those of the next, and
+    so are panels past the last: their sums are never stored.
 
-    Args:
-        problem: The operands and their sizes.
-        weights: Packed weights, in boxes of a step's panels.
-        rows: Activations in routed order, in boxes of `ROW_UNIT` rows.
-        steps: Steps of a tile.
-        stages: Where the first stage starts.
-        tile: The tile.
-        ring: The stages.
+    Parameters:
+        weights_origin: Where the tensor map of the weights is from.
+        rows_origin: Where that of the rows is from.
     """
-    var panel = (tile.expert * problem.features + tile.first_feature) // Int32(
-        PANEL_FEATURES
-    )
-    for step in range(steps):
-        ring.wait_empty()
-        var barrier = ring.full()
-        barrier[].expect_bytes(stage_bytes(tile.row_units))
-        var stage = stages.unsafe_offset(Int(ring.offset))
+
+    var problem: MatmulProblem
+    """The operands and their sizes."""
+    var weights: Pointer[TMADescriptor, Self.weights_origin]
+    """Packed weights, in boxes of a step's panels."""
+    var rows: Pointer[TMADescriptor, Self.rows_origin]
+    """Activations in routed order, in boxes of `ROW_UNIT` rows."""
+    var steps: Int32
+    """Steps of a tile."""
+    var stages: SharedPointer[UInt8]
+    """Where the first stage starts."""
+    var ring: Ring
+    """The stages."""
+
+    @inline(.always)
+    def __init__(
+        out self,
+        problem: MatmulProblem,
+        weights: Pointer[TMADescriptor, Self.weights_origin],
+        rows: Pointer[TMADescriptor, Self.rows_origin],
+        steps: Int32,
+        stages: SharedPointer[UInt8],
+        ring: Ring,
+    ):
+        """Begins with the first stage.
+
+        Args:
+            problem: The operands and their sizes.
+            weights: Packed weights, in boxes of a step's panels.
+            rows: Activations in routed order, in boxes of `ROW_UNIT` rows.
+            steps: Steps of a tile.
+            stages: Where the first stage starts.
+            ring: The stages.
+        """
+        self.problem = problem
+        self.weights = weights
+        self.rows = rows
+        self.steps = steps
+        self.stages = stages
+        self.ring = ring
+
+    @inline(.always)
+    def copy_first(mut self, tile: PrefillTile):
+        """Copies the block's first tile. Its weights do not wait for the kernel
+        before this one, as far as there are stages for them.
+
+        Args:
+            tile: The tile.
+        """
+        var ahead = min(self.ring.stages, self.steps)
+        var rows_ring = self.ring
+        for step in range(ahead):
+            self._copy_weights(tile, step)
+            self.ring.advance()
+        wait_on_dependent_grids()
+        for step in range(ahead):
+            self._copy_rows(tile, step, rows_ring)
+            rows_ring.advance()
+        self._copy_from(tile, ahead)
+
+    @inline(.always)
+    def copy(mut self, tile: PrefillTile):
+        """Copies a tile.
+
+        Args:
+            tile: The tile.
+        """
+        self._copy_from(tile, 0)
+
+    @inline(.always)
+    def _copy_from(mut self, tile: PrefillTile, first_step: Int32):
+        for step in range(first_step, self.steps):
+            self._copy_weights(tile, step)
+            self._copy_rows(tile, step, self.ring)
+            self.ring.advance()
+
+    @inline(.always)
+    def _copy_weights(self, tile: PrefillTile, step: Int32):
+        # All bytes of the stage are announced with its first.
+        self.ring.wait_empty()
+        self.ring.full()[].expect_bytes(stage_bytes(tile.row_units))
         tensor_copy(
-            stage,
-            weights,
-            panel,
+            self._stage(self.ring),
+            self.weights,
+            (tile.expert * self.problem.features + tile.first_feature)
+            // Int32(PANEL_FEATURES),
             step * Int32(PANEL_STEP_BYTES // WORD_BYTES),
-            barrier,
+            self.ring.full(),
         )
+
+    @inline(.always)
+    def _copy_rows(self, tile: PrefillTile, step: Int32, ring: Ring):
         for unit in range(tile.row_units):
             tensor_copy(
-                stage.unsafe_offset(
+                self._stage(ring).unsafe_offset(
                     WEIGHT_BYTES + Int(unit) * ROW_UNIT * ROW_BYTES
                 ),
-                rows,
+                self.rows,
                 tile.first_row + unit * Int32(ROW_UNIT),
                 step * Int32(STEP_DEPTH),
-                barrier,
+                ring.full(),
             )
-        ring.advance()
+
+    @inline(.always)
+    def _stage(self, ring: Ring) -> SharedPointer[UInt8]:
+        return self.stages.unsafe_offset(Int(ring.offset))
 
 
 @inline(.always)

@@ -51,7 +51,7 @@ from .prefill_layout import (
     PrefillLayout,
     stage_bytes,
 )
-from .prefill_producer import WORD_BYTES, copy_tile, prepare_operands
+from .prefill_producer import WORD_BYTES, TileCopies, prepare_operands
 from .prefill_ring import OperandSets, Ring, make_barriers
 from .prefill_schedule import GroupRows, PrefillSchedule
 from .prefill_sums import ROW_UNIT, declare_sums
@@ -71,7 +71,7 @@ comptime _PRODUCER_REGISTERS = 32
 @__llvm_arg_metadata(rows, `nvvm.grid_constant`)
 @__name(t"mxfp4_moe_prefill_{TILE_FEATURES}x{TILE_ROWS}_{EpilogueType.NAME}")
 def _prefill_kernel[
-    EpilogueType: Epilogue
+    EpilogueType: Epilogue, tables_ready: Bool
 ](
     weights: TMADescriptor,
     rows: TMADescriptor,
@@ -83,8 +83,8 @@ def _prefill_kernel[
     var barriers = shared.unsafe_bitcast[SharedMemBarrier]()
     declare_sums[TILE_ROWS]()
     make_barriers(barriers)
-    wait_on_dependent_grids()
-    launch_dependent_grids()
+    comptime if not tables_ready:
+        wait_on_dependent_grids()
     var schedule = PrefillSchedule[TILE_FEATURES, TILE_ROWS, ROW_UNIT](
         shared.unsafe_offset(Int(layout.schedule())).unsafe_bitcast[
             GroupRows
@@ -93,9 +93,9 @@ def _prefill_kernel[
         layout.feature_tiles,
     )
     schedule.build(problem, THREADS)
-    _store_empty_rows(problem, epilogue)
 
-    # Blocks take tiles in turn.
+    # Blocks take tiles in turn. Weights, scales and operands come while the kernel
+    # before ends, whose results are the rows.
     var index = Int32(block_idx.x)
     var stages = layout.stages(schedule.most_row_units())
     var bytes = stage_bytes(schedule.most_row_units())
@@ -116,20 +116,25 @@ def _prefill_kernel[
                 )
                 index += Int32(grid_dim.x)
         elif lane_id() == 0:
-            var ring = Ring(barriers, stages, bytes, fills=True)
+            var copies = TileCopies(
+                problem,
+                Pointer(to=weights),
+                Pointer(to=rows),
+                layout.steps,
+                shared.unsafe_offset(Int(layout.first_stage())),
+                Ring(barriers, stages, bytes, fills=True),
+            )
+            if index < schedule.tiles():
+                copies.copy_first(schedule.tile(index))
+                index += Int32(grid_dim.x)
             while index < schedule.tiles():
-                copy_tile(
-                    problem,
-                    Pointer(to=weights),
-                    Pointer(to=rows),
-                    layout.steps,
-                    shared.unsafe_offset(Int(layout.first_stage())),
-                    schedule.tile(index),
-                    ring,
-                )
+                copies.copy(schedule.tile(index))
                 index += Int32(grid_dim.x)
     else:
         warpgroup_reg_alloc[_CONSUMER_REGISTERS]()
+        wait_on_dependent_grids()
+        launch_dependent_grids()
+        _store_empty_rows(problem, epilogue)
         var consumer = Consumer(
             layout, shared, Ring(barriers, stages, bytes, fills=False), sets
         )
@@ -161,13 +166,19 @@ def _store_empty_rows[
             var first, end = problem.group_bounds(group)
             for row in range(first + Int(block_idx.x), end, Int(grid_dim.x)):
                 for feature in range(
-                    2 * Int(thread_idx.x), Int(problem.features), 2 * THREADS
+                    2 * Int(thread_idx.x),
+                    Int(problem.features),
+                    2 * CONSUMER_THREADS,
                 ):
                     epilogue.store_empty(row, feature)
 
 
 def prefill_matmul_sm90[
-    RowMapType: RowMap, EpilogueType: Epilogue, //
+    RowMapType: RowMap,
+    EpilogueType: Epilogue,
+    //,
+    *,
+    tables_ready: Bool = False,
 ](
     problem: MatmulProblem,
     rows: RowMapType,
@@ -181,6 +192,9 @@ def prefill_matmul_sm90[
     Parameters:
         RowMapType: Finds the activation row of a routed row.
         EpilogueType: What happens to each pair of sums.
+        tables_ready: Whether `starts`, `expert_ids` and what the epilogue reads
+            were complete before the kernel began that comes before this one.
+            Weights then start to arrive while that one ends.
 
     Args:
         problem: The operands and their sizes, in device memory; `blocks`,
@@ -221,7 +235,7 @@ def prefill_matmul_sm90[
         )
         _ = room^
     else:
-        _launch(problem, epilogue, ctx)
+        _launch[tables_ready](problem, epilogue, ctx)
 
 
 def _gather_and_launch[
@@ -236,11 +250,12 @@ def _gather_and_launch[
     gather_rows(gathered, problem, rows, ctx)
     var in_order = problem
     in_order.activations = gathered
-    _launch(in_order, epilogue, ctx)
+    # Gathering waits for the tables before it lets the next kernel begin.
+    _launch[True](in_order, epilogue, ctx)
 
 
 def _launch[
-    EpilogueType: Epilogue, //
+    EpilogueType: Epilogue, //, tables_ready: Bool
 ](problem: MatmulProblem, epilogue: EpilogueType, ctx: DeviceContext) raises:
     var weights = matrix_map[.uint32, TensorMapSwizzle.SWIZZLE_NONE](
         problem.blocks.unsafe_bitcast[UInt32](),
@@ -258,7 +273,7 @@ def _launch[
         STEP_DEPTH,
         ctx,
     )
-    ctx.enqueue_function[_prefill_kernel[EpilogueType]](
+    ctx.enqueue_function[_prefill_kernel[EpilogueType, tables_ready]](
         weights,
         rows,
         problem,
