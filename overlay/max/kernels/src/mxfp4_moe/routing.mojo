@@ -23,7 +23,7 @@ from max.gpu.sync import barrier
 
 from .kernel_argument import KernelArgument, TensorPointer
 
-comptime _THREADS = 256
+comptime _THREADS = 1024
 
 
 @fieldwise_init
