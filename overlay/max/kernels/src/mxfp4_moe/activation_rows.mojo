@@ -18,7 +18,7 @@ from std.sys import size_of
 from layout.tma_async import SharedMemBarrier
 from max.gpu import WARP_SIZE, lane_id, thread_idx
 from max.gpu.compute.mma import ld_matrix
-from max.gpu.sync import barrier, syncwarp
+from max.gpu.sync import syncwarp
 
 from .bulk_copy import SharedPointer, bulk_copy
 from .mxfp4 import BLOCK_ELEMENTS
@@ -62,7 +62,8 @@ struct ActivationRows[shape: StreamShape](TrivialRegisterPassable):
     ):
         """Begins with no rows, together with all threads of the block.
 
-        The barrier is ready when the first rows are loaded.
+        The threads meet before the first rows are read, and the barrier is ready
+        before their copies start.
 
         Args:
             layout: Where things lie in shared memory.
@@ -76,7 +77,6 @@ struct ActivationRows[shape: StreamShape](TrivialRegisterPassable):
         ).unsafe_bitcast[SharedMemBarrier]()
         self.row_bytes = Int32(layout.row_bytes())
         self.phase = 0
-        # The threads meet before they read it.
         var at = Int(thread_idx.x) * _UNIT_BYTES
         if at < Self.shape.no_row_bytes():
             self.no_row.unsafe_store[alignment=_UNIT_BYTES](
@@ -84,10 +84,11 @@ struct ActivationRows[shape: StreamShape](TrivialRegisterPassable):
             )
 
     @inline(.always)
-    def load[
+    def start[
         RowMapType: RowMap
     ](mut self, problem: MatmulProblem, rows: RowMapType, run: TileRun):
-        """Replaces the rows, with all threads of the block.
+        """Starts copying rows, if there are any, with all threads of the block, none
+        of which reads those before any more.
 
         Parameters:
             RowMapType: Finds the activation row of a routed row.
@@ -102,10 +103,8 @@ struct ActivationRows[shape: StreamShape](TrivialRegisterPassable):
             Self.shape.threads() * _UNIT_BYTES >= Self.shape.no_row_bytes()
         )
         self.first_row = run.first_row
-        # The previous run's last products are done.
-        barrier()
         var row = Int32(thread_idx.x)
-        if row < Int32(WARP_SIZE):
+        if row < Int32(WARP_SIZE) and run.rows > 0:
             var bytes = problem.depth * Int32(size_of[BFloat16]())
             if row == 0:
                 self.barrier[].expect_bytes(bytes * run.rows)
@@ -120,6 +119,10 @@ struct ActivationRows[shape: StreamShape](TrivialRegisterPassable):
                     bytes,
                     self.barrier,
                 )
+
+    @inline(.always)
+    def wait(mut self):
+        """Waits until the rows have come."""
         self.barrier[].wait(self.phase)
         self.phase ^= 1
 

@@ -9,19 +9,13 @@ from max.gpu.sync import syncwarp
 
 from .activation_rows import ActivationRows, LaneRows
 from .expand_sm90 import expand_panel_word, fragment
+from .part_sums import PanelSums
 from .problem import MatmulProblem
 from .stream_layout import StreamLayout, StreamShape
-from .stream_schedule import UnitSchedule
+from .stream_schedule import Piece, UnitSchedule
 from .tile_schedule import RowTile
 from .weight_chunk import WeightChunk
 from .weight_stream import WeightStream
-
-comptime PanelSums[octets: Int] = StaticTuple[SIMD[.float32, 4], octets]
-"""For each eight rows, a lane's sums: two rows of one feature, then of the next.
-
-Parameters:
-    octets: Groups of eight rows.
-"""
 
 
 @inline(.always)
@@ -33,9 +27,10 @@ def multiply_panel[
     schedule: UnitSchedule,
     activations: ActivationRows[shape],
     row_tile: RowTile,
+    piece: Piece,
     mut weights: WeightStream[shape],
 ) -> PanelSums[octets]:
-    """Multiplies the warp's next panel, with all of its lanes.
+    """Multiplies the warp's next piece, with all of its lanes.
 
     Parameters:
         shape: How a thread block works.
@@ -46,7 +41,8 @@ def multiply_panel[
         layout: Where things lie in shared memory.
         schedule: The row tiles.
         activations: The run's rows.
-        row_tile: The panel's row tile.
+        row_tile: The row tile of the piece.
+        piece: The piece.
         weights: The warp's packed weights.
 
     Returns:
@@ -57,8 +53,10 @@ def multiply_panel[
     )
     comptime for octet in range(1, octets):
         lane_rows[octet] = activations.lane_rows(row_tile, octet)
+    comptime for octet in range(octets):
+        lane_rows[octet].advance(piece.first_block)
     var products = PanelProducts[shape, octets](lane_rows)
-    var left = Int32(layout.row_blocks())
+    var left = piece.blocks
     while left > 0:
         var chunk = weights.chunk()
         var blocks = min(left, Int32(shape.chunk_blocks))

@@ -13,6 +13,7 @@ from .bulk_copy import SharedPointer
 from .mxfp4 import BLOCK_ELEMENTS
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .problem import MatmulProblem
+from .part_sums import PartSums
 from .stream_schedule import UnitSchedule
 
 comptime _ALIGNMENT = 16
@@ -61,6 +62,15 @@ struct StreamShape(TrivialRegisterPassable):
             The groups, the last of which may have fewer.
         """
         return ceildiv(self.rows, 8)
+
+    @inline(.always)
+    def cuts(self) -> Bool:
+        """Tells whether panels are cut along K where warps would have none.
+
+        Returns:
+            Whether they are: a shape of few registers has none for that.
+        """
+        return self.registers >= 128
 
     @inline(.always)
     def threads(self) -> Int:
@@ -135,6 +145,27 @@ struct StreamLayout[shape: StreamShape](TrivialRegisterPassable):
             Where they start.
         """
         return warp * Self.shape.slots * Self.shape.chunk_bytes()
+
+    @inline(.always)
+    def part_sums(self, shared: SharedPointer[UInt8], warp: Int32) -> PartSums:
+        """Finds where a warp leaves sums over a part of K.
+
+        Args:
+            shared: The block's shared memory.
+            warp: The warp, whose slots are not filled any more.
+
+        Returns:
+            The place.
+        """
+        comptime assert (
+            Self.shape.slots * Self.shape.chunk_bytes()
+            >= Self.shape.row_octets() * PartSums.OCTET_BYTES
+        )
+        return PartSums(
+            shared.unsafe_offset(self.slots(Int(warp))).unsafe_bitcast[
+                Float32
+            ]()
+        )
 
     @inline(.always)
     def barriers(self, warp: Int) -> Int:

@@ -33,14 +33,16 @@ from max.gpu.primitives.grid_controls import (
     pdl_launch_attributes,
     wait_on_dependent_grids,
 )
+from max.gpu.sync import barrier
 
 from .activation_rows import ActivationRows
 from .epilogue import Epilogue
-from .panel_products import PanelSums, multiply_panel
+from .panel_products import multiply_panel
 from .panels import PANEL_FEATURES
+from .part_sums import PanelSums
 from .problem import MatmulProblem, RowMap
 from .stream_layout import StreamLayout, StreamShape
-from .stream_schedule import UnitSchedule
+from .stream_schedule import Pieces, TileRun, UnitSchedule
 from .tile_schedule import RowTile
 from .weight_stream import WeightStream
 
@@ -64,61 +66,94 @@ def _stream_kernel[
         shared.unsafe_offset(layout.schedule()), problem, Int32(shape.rows)
     )
     layout.init_barriers(shared)
+    var activations = ActivationRows[shape](layout, shared)
     comptime if not tables_ready:
         wait_on_dependent_grids()
     schedule.build[shape.threads()](problem)
 
     var panels = problem.features // Int32(PANEL_FEATURES)
     comptime equal_tiles = shape.row_octets() == 1
-    var first_unit = schedule.first_unit[equal_tiles](
-        panels, Int32(block_idx.x)
-    )
+    var unit = schedule.first_unit[equal_tiles](panels, Int32(block_idx.x))
     var end_unit = schedule.first_unit[equal_tiles](
         panels, Int32(block_idx.x) + 1
     )
-    var mine = first_unit + Int32(warp_id())
+    var end_tile = Int32(ceildiv(UInt32(end_unit), UInt32(panels)))
+    var run = TileRun(0, 0, 0)
+    if unit < end_unit:
+        run = schedule.tile_run(Int32(UInt32(unit) // UInt32(panels)), end_tile)
+    comptime if not tables_ready:
+        activations.start(problem, rows, run)
+    var row_blocks = Int32(layout.row_blocks())
+    var pieces = Pieces[shape.warps, shape.chunk_blocks, shape.cuts()](
+        unit, end_unit, row_blocks
+    )
+    var place = unit + Int32(warp_id())
     var weights = WeightStream[shape](
-        problem, layout, shared, schedule, mine, end_unit
+        problem, layout, shared, schedule, pieces, place
     )
     comptime if tables_ready:
         wait_on_dependent_grids()
+        activations.start(problem, rows, run)
     # The next launch's weights do not stand in front of these.
     launch_dependent_grids()
 
-    var activations = ActivationRows[shape](layout, shared)
     var tile_end = Int32(0)
     var row_tile = RowTile(-1, 0, 0)
-    var end_tile = Int32(ceildiv(UInt32(end_unit), UInt32(panels)))
-    var unit = first_unit
+    var piece = pieces.piece(place, row_blocks)
     while unit < end_unit:
-        var run = schedule.tile_run(
-            Int32(UInt32(unit) // UInt32(panels)), end_tile
-        )
         var run_end = min(end_unit, run.end_tile * panels)
-        activations.load(problem, rows, run)
-        while mine < run_end:
-            if mine >= tile_end:
-                var tile = Int32(UInt32(mine) // UInt32(panels))
+        activations.wait()
+        while piece.blocks > 0 and piece.unit < run_end:
+            if piece.unit >= tile_end:
+                var tile = Int32(UInt32(piece.unit) // UInt32(panels))
                 row_tile = schedule.row_tile(tile)
                 tile_end = (tile + 1) * panels
             var octets = Int32(ceildiv(UInt32(row_tile.count), 8))
             comptime for count in range(1, shape.row_octets() + 1):
                 if octets == Int32(count):
-                    _store(
-                        epilogue,
-                        multiply_panel[count](
-                            problem,
-                            layout,
-                            schedule,
-                            activations,
-                            row_tile,
-                            weights,
-                        ),
+                    var sums = multiply_panel[count](
+                        problem,
+                        layout,
+                        schedule,
+                        activations,
                         row_tile,
-                        (mine - tile_end + panels) * Int32(PANEL_FEATURES),
+                        piece,
+                        weights,
                     )
-            mine += Int32(shape.warps)
+                    if piece.blocks == row_blocks:
+                        _store(
+                            epilogue,
+                            sums,
+                            row_tile,
+                            (piece.unit - tile_end + panels)
+                            * Int32(PANEL_FEATURES),
+                        )
+                    else:
+                        layout.part_sums(shared, Int32(warp_id())).put(sums)
+            place += Int32(shape.warps)
+            piece = pieces.piece(place, row_blocks)
         unit = run_end
+        if unit < end_unit:
+            run = schedule.tile_run(run.end_tile, end_tile)
+            # The last products with the rows before are done.
+            barrier()
+            activations.start(problem, rows, run)
+
+    if pieces.are_cut():
+        barrier()
+        var warp = Int32(warp_id())
+        if warp < pieces.left:
+            var left_unit = pieces.first_left + warp
+            var tile = Int32(UInt32(left_unit) // UInt32(panels))
+            var sums = PanelSums[shape.row_octets()](fill=SIMD[.float32, 4](0))
+            for part in range(pieces.parts):
+                layout.part_sums(shared, part * pieces.left + warp).add_to(sums)
+            _store(
+                epilogue,
+                sums,
+                schedule.row_tile(tile),
+                (left_unit - tile * panels) * Int32(PANEL_FEATURES),
+            )
 
     if schedule.loses_rows:
         _store_empty_rows[shape.threads()](problem, epilogue)

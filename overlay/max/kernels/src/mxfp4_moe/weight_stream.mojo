@@ -14,7 +14,7 @@ from .bulk_copy import SharedPointer
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .problem import MatmulProblem
 from .stream_layout import StreamLayout, StreamShape
-from .stream_schedule import UnitSchedule
+from .stream_schedule import Pieces, UnitSchedule
 from .weight_chunk import WeightChunk
 
 
@@ -38,16 +38,16 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
     the last panel."""
     var block: Int32
     """The block of the stack that is copied next."""
-    var unit: Int32
-    """The unit that copies are in."""
-    var end_unit: Int32
-    """The end of the block's units."""
-    var tile: Int32
-    """The row tile of the unit."""
-    var panel: Int32
-    """The panel of the unit, among those of its expert."""
+    var pieces: Pieces[
+        Self.shape.warps, Self.shape.chunk_blocks, Self.shape.cuts()
+    ]
+    """The block's units."""
+    var place: Int32
+    """The place of the piece that copies are in."""
+    var tile_end: Int32
+    """The unit behind the row tile of that piece."""
     var first_panel: Int32
-    """The expert's first panel in the stack."""
+    """The first panel in the stack of that tile's expert, less its first unit."""
 
     @inline(.always)
     def __init__(
@@ -56,8 +56,10 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
         layout: StreamLayout[Self.shape],
         shared: SharedPointer[UInt8],
         schedule: UnitSchedule,
-        unit: Int32,
-        end_unit: Int32,
+        pieces: Pieces[
+            Self.shape.warps, Self.shape.chunk_blocks, Self.shape.cuts()
+        ],
+        place: Int32,
     ):
         """Makes a stream, and fills its slots, whose barriers are ready.
 
@@ -66,8 +68,8 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
             layout: Where things lie in shared memory.
             shared: The block's shared memory.
             schedule: The row tiles.
-            unit: The warp's first unit.
-            end_unit: The end of the block's units.
+            pieces: The block's units.
+            place: The place of the warp's first piece.
         """
         var warp = Int(warp_id())
         self.slots = shared.unsafe_offset(layout.slots(warp))
@@ -79,15 +81,11 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
         self.phase = 1
         self.blocks_left = 0
         self.block = 0
-        self.unit = unit
-        self.end_unit = end_unit
-        var panels = problem.features // Int32(PANEL_FEATURES)
-        self.tile = Int32(UInt32(unit) // UInt32(panels))
-        self.panel = unit - self.tile * panels
+        self.pieces = pieces
+        self.place = place
+        self.tile_end = 0
         self.first_panel = 0
-        if unit < end_unit:
-            self._find_expert(problem, schedule)
-            self._begin_panel(layout)
+        self._begin_piece(problem, layout, schedule)
         for _ in range(Self.shape.slots):
             self.next_chunk(problem, layout, schedule)
 
@@ -126,7 +124,8 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
             self.block += blocks
             self.blocks_left -= blocks
             if self.blocks_left == 0:
-                self._next_panel(problem, layout, schedule)
+                self.place += Int32(Self.shape.warps)
+                self._begin_piece(problem, layout, schedule)
         self.slot += 1
         if self.slot == Int32(Self.shape.slots):
             self.slot = 0
@@ -146,31 +145,21 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
         )
 
     @inline(.always)
-    def _next_panel(
+    def _begin_piece(
         mut self,
         problem: MatmulProblem,
         layout: StreamLayout[Self.shape],
         schedule: UnitSchedule,
     ):
-        self.unit += Int32(Self.shape.warps)
-        if self.unit >= self.end_unit:
+        var piece = self.pieces.piece(self.place, Int32(layout.row_blocks()))
+        self.blocks_left = piece.blocks
+        if piece.blocks == 0:
             return
-        self.panel += Int32(Self.shape.warps)
-        var panels = problem.features // Int32(PANEL_FEATURES)
-        if self.panel >= panels:
-            while self.panel >= panels:
-                self.panel -= panels
-                self.tile += 1
-            self._find_expert(problem, schedule)
-        self._begin_panel(layout)
-
-    @inline(.always)
-    def _find_expert(mut self, problem: MatmulProblem, schedule: UnitSchedule):
-        self.first_panel = schedule.row_tile(self.tile).expert * (
-            problem.features // Int32(PANEL_FEATURES)
-        )
-
-    @inline(.always)
-    def _begin_panel(mut self, layout: StreamLayout[Self.shape]):
-        self.blocks_left = Int32(layout.row_blocks())
-        self.block = (self.first_panel + self.panel) * self.blocks_left
+        if piece.unit >= self.tile_end:
+            var panels = problem.features // Int32(PANEL_FEATURES)
+            var tile = Int32(UInt32(piece.unit) // UInt32(panels))
+            self.tile_end = (tile + 1) * panels
+            self.first_panel = (schedule.row_tile(tile).expert - tile) * panels
+        self.block = (self.first_panel + piece.unit) * Int32(
+            layout.row_blocks()
+        ) + piece.first_block
