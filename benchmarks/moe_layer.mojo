@@ -253,7 +253,7 @@ def time_layer(
                 width=HIDDEN,
             )
             # The kernels for few tokens sort by themselves.
-            if not slices_fit(layer, tokens, ctx):
+            if not slices_fit(layer, tokens):
                 routings.route(routing, ctx)
             expert_layer[
                 "gpu", TOP_K, 1.702, 7.0, in_panels=True, from_logits=False

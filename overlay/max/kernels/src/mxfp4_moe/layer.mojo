@@ -67,7 +67,7 @@ def expert_layer[
     if tokens == 0:
         return
     comptime if not is_cpu[target]() and in_panels:
-        if slices_fit(layer, tokens, ctx):
+        if slices_fit(layer, tokens):
             slices_sm90[top_k, alpha, limit, from_logits=from_logits](
                 output, buffers.sums, layer, ctx
             )

@@ -27,28 +27,53 @@ comptime SLICE_FEATURES = BLOCK_ELEMENTS
 comptime SLICE_PANELS = 2 * SLICE_FEATURES // PANEL_FEATURES
 """Panels of gate and up rows that a slice needs."""
 
+comptime PARTS = 5
+"""Parts of K that a panel of gate and up rows is cut into, for a warp each."""
+
 comptime MAX_BLOCKS = 132
 """Thread blocks, one a multiprocessor: as many as Hopper GPUs have."""
 
-comptime SHAPE = StreamShape(TILE_ROWS, 20, 2, 18, 96)
+comptime SHAPE = StreamShape(TILE_ROWS, SLICE_PANELS * PARTS, 2, 9, 96)
 """How a thread block works: see `docs/kernel-log.md`."""
+
+comptime EXCHANGE_BUFFERS = 2
+"""Slices whose gate and up sums may be on their way between warps."""
+
+comptime EXCHANGE_FLOATS = SLICE_PANELS * PARTS * TILE_ROWS * PANEL_FEATURES
+"""Partial sums of a slice."""
 
 comptime _MAX_SHARED_BYTES = 226 * 1024
 # What a thread block can have on Hopper, less 1 KiB.
 
-comptime PARTS = 5
-"""Parts of K that a panel of gate and up rows is cut into, for a warp each."""
+comptime _BARRIERS_EACH = SHAPE.slots + 1
+# Of a warp: one for each slot, one for its chunk of down.
 
 comptime _ALIGNMENT = 16
-# What the widest loads and all copies ask.
+# What the widest loads and most copies ask.
+
+comptime _BOX_ALIGNMENT = 128
+# What copies of boxes ask.
+
+
+@fieldwise_init
+struct PanelPart(TrivialRegisterPassable):
+    """What a warp multiplies of each slice's gate and up: a part of a panel."""
+
+    var start: Int32
+    """The part's first block, of the slice's."""
+    var first: Int32
+    """The same block along K."""
+    var blocks: Int32
+    """Its blocks; none or less where K is short."""
 
 
 struct SliceLayout(KernelArgument):
     """How panels are cut into chunks, and offsets into a block's shared memory.
 
-    In order: each warp's slots, their barriers, that of the tokens, these, zeros,
-    activations between the projections, partial sums of gate and up, the schedule.
-    The host computes it, so that no thread divides.
+    In order: each warp's chunk of down, each warp's slots of gate and up, barriers,
+    activations between the projections, partial sums of gate and up, the schedule,
+    and the tokens with a row of zeros, whose lengths the compiler does not know.
+    The host computes the rest, so that no thread divides.
     """
 
     comptime NAME = StaticString("slice_layout")
@@ -58,36 +83,68 @@ struct SliceLayout(KernelArgument):
     """MXFP4 blocks of a token: along K of gate and up."""
     var width_blocks: Int32
     """Slices of an expert: blocks along K of down."""
-    var part_chunks: Int32
-    """Chunks of a part of K, the last parts' maybe less."""
+    var part_blocks: Int32
+    """Blocks of a part of K, the last parts' maybe less."""
+    var down_panels: Int32
+    """Panels of down that a warp has, the last warps' maybe less."""
     var tokens: Int32
     """Tokens."""
-    var slices: Int32
-    """The most slices of one expert that a block has."""
 
     @inline(.always)
-    def __init__(out self, layer: LayerProblem, tokens: Int32, blocks: Int32):
+    def __init__(out self, layer: LayerProblem, tokens: Int32):
         """Cuts a layer's panels.
 
         Args:
             layer: The operands and their sizes.
             tokens: Tokens.
-            blocks: Thread blocks.
         """
         # Locals, since Mojo 1.2 can lose a field that was just set.
         var token_blocks = layer.features // Int32(BLOCK_ELEMENTS)
-        var width_blocks = layer.width // Int32(BLOCK_ELEMENTS)
         var chunks = ceildiv(token_blocks, Int32(SHAPE.chunk_blocks))
-        var rows = min(layer.rows, Int32(MAX_ROWS))
-        var most = ceildiv(rows * width_blocks, blocks)
+        var panels = layer.features // Int32(PANEL_FEATURES)
         self.token_blocks = token_blocks
-        self.width_blocks = width_blocks
-        self.part_chunks = ceildiv(chunks, Int32(PARTS))
+        self.width_blocks = layer.width // Int32(BLOCK_ELEMENTS)
+        self.part_blocks = ceildiv(chunks, Int32(PARTS)) * Int32(
+            SHAPE.chunk_blocks
+        )
+        self.down_panels = ceildiv(panels, Int32(SHAPE.warps))
         self.tokens = tokens
-        self.slices = min(most, width_blocks)
 
     @inline(.always)
-    def slots(self, warp: Int) -> Int:
+    def panel_part(self, warp: Int32) -> PanelPart:
+        """Finds what a warp has of each slice's gate and up.
+
+        Args:
+            warp: The warp.
+
+        Returns:
+            Its part of a panel.
+        """
+        var panel = Int32(UInt32(warp) // PARTS)
+        var first = (warp - panel * Int32(PARTS)) * self.part_blocks
+        return PanelPart(
+            panel * self.token_blocks + first,
+            first,
+            min(self.part_blocks, self.token_blocks - first),
+        )
+
+    @staticmethod
+    @inline(.always)
+    def down_chunk(warp: Int) -> Int:
+        """Finds a warp's chunk of down.
+
+        Args:
+            warp: The warp.
+
+        Returns:
+            Where it starts, at a multiple of 128 bytes, and so do its scales.
+        """
+        comptime assert SHAPE.chunk_scales() % _BOX_ALIGNMENT == 0
+        return warp * align_up(SHAPE.chunk_bytes(), _BOX_ALIGNMENT)
+
+    @staticmethod
+    @inline(.always)
+    def slots(warp: Int) -> Int:
         """Finds a warp's slots.
 
         Args:
@@ -96,11 +153,16 @@ struct SliceLayout(KernelArgument):
         Returns:
             Where they start.
         """
-        return warp * SHAPE.slots * SHAPE.chunk_bytes()
+        return (
+            Self.down_chunk(SHAPE.warps)
+            + warp * SHAPE.slots * SHAPE.chunk_bytes()
+        )
 
+    @staticmethod
     @inline(.always)
-    def barriers(self, warp: Int) -> Int:
-        """Finds the barriers of a warp's slots.
+    def barriers(warp: Int) -> Int:
+        """Finds the barriers of a warp's slots, and behind them that of its chunk
+        of down.
 
         Args:
             warp: The warp.
@@ -108,19 +170,13 @@ struct SliceLayout(KernelArgument):
         Returns:
             Where they start.
         """
-        return self.slots(SHAPE.warps) + warp * SHAPE.slots * size_of[UInt64]()
+        return (
+            Self.slots(SHAPE.warps) + warp * _BARRIERS_EACH * size_of[UInt64]()
+        )
 
+    @staticmethod
     @inline(.always)
-    def token_barrier(self) -> Int:
-        """Finds the barrier of the tokens.
-
-        Returns:
-            Where it starts, right behind those of all warps.
-        """
-        return self.barriers(SHAPE.warps)
-
-    @inline(.always)
-    def init_slot_barriers(self, shared: SharedPointer[UInt8]):
+    def init_barriers(shared: SharedPointer[UInt8]):
         """Prepares the warps' barriers, together with all threads.
 
         The threads meet before any of them is used.
@@ -128,23 +184,106 @@ struct SliceLayout(KernelArgument):
         Args:
             shared: The block's shared memory.
         """
-        comptime barriers = SHAPE.warps * SHAPE.slots
+        comptime barriers = SHAPE.warps * _BARRIERS_EACH
         comptime assert barriers <= SHAPE.threads()
         var thread = Int(thread_idx.x)
         if thread < barriers:
-            shared.unsafe_offset(self.barriers(0)).unsafe_bitcast[
+            shared.unsafe_offset(Self.barriers(0)).unsafe_bitcast[
                 SharedMemBarrier
             ]()[unsafe_offset=thread].init(1)
             fence_mbarrier_init()
 
+    @staticmethod
     @inline(.always)
-    def token_rows(self) -> Int:
-        """Finds the tokens' activations.
+    def exchange_barriers() -> Int:
+        """Finds the barriers of the partial sums of gate and up.
 
         Returns:
             Where they start.
         """
-        return align_up(self.token_barrier() + size_of[UInt64](), _ALIGNMENT)
+        return Self.barriers(SHAPE.warps)
+
+    @staticmethod
+    @inline(.always)
+    def token_barrier() -> Int:
+        """Finds the barrier of the tokens.
+
+        Returns:
+            Where it starts.
+        """
+        return Self.exchange_barriers() + EXCHANGE_BUFFERS * size_of[UInt64]()
+
+    @staticmethod
+    @inline(.always)
+    def gated_rows(warp: Int) -> Int:
+        """Finds a warp's activations between the projections.
+
+        Args:
+            warp: The warp.
+
+        Returns:
+            Where they start.
+        """
+        return (
+            align_up(Self.token_barrier() + size_of[UInt64](), _ALIGNMENT)
+            + warp * TILE_ROWS * Self.gated_row_bytes()
+        )
+
+    @staticmethod
+    @inline(.always)
+    def gated_row_bytes() -> Int:
+        """Measures from one row of these to the next.
+
+        Returns:
+            The bytes, of which 16 are unused.
+        """
+        return _BLOCK_BYTES + 16
+
+    @staticmethod
+    @inline(.always)
+    def exchange() -> Int:
+        """Finds the partial sums of gate and up.
+
+        Returns:
+            Where they start.
+        """
+        return Self.gated_rows(SHAPE.warps)
+
+    @staticmethod
+    @inline(.always)
+    def schedule() -> Int:
+        """Finds the schedule.
+
+        Returns:
+            Where it starts.
+        """
+        return (
+            Self.exchange()
+            + EXCHANGE_BUFFERS * EXCHANGE_FLOATS * size_of[Float32]()
+        )
+
+    @inline(.always)
+    def token_row(self, token: Int32) -> Int:
+        """Finds a token's activations.
+
+        Args:
+            token: The token.
+
+        Returns:
+            Where they start.
+        """
+        return align_up(
+            Self.schedule() + SliceSchedule.shared_bytes(), _ALIGNMENT
+        ) + Int(token * Int32(self.token_bytes()))
+
+    @inline(.always)
+    def no_row(self) -> Int:
+        """Finds a row of zeros, which stands for rows that a tile has not.
+
+        Returns:
+            Where it starts.
+        """
+        return self.token_row(self.tokens)
 
     @inline(.always)
     def token_bytes(self) -> Int:
@@ -153,56 +292,7 @@ struct SliceLayout(KernelArgument):
         Returns:
             The bytes, of which 16 are unused: see `activation_rows.mojo`.
         """
-        return _row_bytes(self.token_blocks)
-
-    @inline(.always)
-    def no_row(self) -> Int:
-        """Finds the zeros that stand for rows of other experts.
-
-        Returns:
-            Where they start.
-        """
-        return self.token_rows() + Int(self.tokens) * self.token_bytes()
-
-    @inline(.always)
-    def gated_rows(self) -> Int:
-        """Finds the activations between the projections.
-
-        Returns:
-            Where they start.
-        """
-        return self.no_row() + SHAPE.no_row_bytes()
-
-    @inline(.always)
-    def gated_bytes(self) -> Int:
-        """Measures from one row of these to the next.
-
-        Returns:
-            The bytes, of which 16 are unused.
-        """
-        return _row_bytes(self.slices)
-
-    @inline(.always)
-    def part_sums(self) -> Int:
-        """Finds the partial sums of gate and up.
-
-        Returns:
-            Where they start.
-        """
-        return self.gated_rows() + TILE_ROWS * self.gated_bytes()
-
-    @inline(.always)
-    def schedule(self) -> Int:
-        """Finds the schedule.
-
-        Returns:
-            Where it starts.
-        """
-        comptime sums = TILE_ROWS * PANEL_FEATURES * size_of[Float32]()
-        return (
-            self.part_sums()
-            + Int(self.slices * Int32(SLICE_PANELS * PARTS)) * sums
-        )
+        return Int(self.token_blocks) * _BLOCK_BYTES + 16
 
     @inline(.always)
     def shared_bytes(self) -> Int:
@@ -211,21 +301,19 @@ struct SliceLayout(KernelArgument):
         Returns:
             The bytes of shared memory that a block needs.
         """
-        return self.schedule() + SliceSchedule.shared_bytes()
+        return self.token_row(self.tokens + 1)
 
     @staticmethod
-    def fits(layer: LayerProblem, tokens: Int, blocks: Int) -> Bool:
+    def fits(layer: LayerProblem, tokens: Int) -> Bool:
         """Tells whether the layer kernel takes a problem.
 
         Args:
             layer: The operands and their sizes.
             tokens: Tokens.
-            blocks: Thread blocks.
 
         Returns:
-            Whether rows are few, features whole slices and panels, a block's
-            slices of an expert no more than a chunk has blocks, and shared
-            memory holds everything.
+            Whether rows are few, features whole slices and panels, a warp's panels
+            of down no more than a chunk, and shared memory holds everything.
         """
         if (
             layer.rows > Int32(MAX_ROWS)
@@ -233,13 +321,12 @@ struct SliceLayout(KernelArgument):
             or layer.width % Int32(SLICE_FEATURES) != 0
         ):
             return False
-        var layout = Self(layer, Int32(tokens), Int32(blocks))
+        var layout = Self(layer, Int32(tokens))
         return (
-            layout.slices <= Int32(SHAPE.chunk_blocks)
+            layout.down_panels <= Int32(SHAPE.chunk_blocks)
             and layout.shared_bytes() <= _MAX_SHARED_BYTES
         )
 
 
-@inline(.always)
-def _row_bytes(blocks: Int32) -> Int:
-    return Int(blocks) * BLOCK_ELEMENTS * size_of[BFloat16]() + 16
+comptime _BLOCK_BYTES = BLOCK_ELEMENTS * size_of[BFloat16]()
+# Bytes of a row's activations of one block.

@@ -1,294 +1,185 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # Copyright (c) 2026, the max-gpt-oss authors.
-"""A segment's products, with `mma.sync`: gate and up, the activation, then `down`.
+"""A warp's products of gate and up rows with a slice's tokens.
 
-The activations between the projections never leave the thread block. What it has
-multiplied with `down` is a part of the sum over K, which `slice_sums.mojo` adds to
-those of the other blocks.
+`mma.sync` multiplies with eight columns, and a tile has one row or two. So columns
+stand for blocks along K as well: those of a row hold the activations of as many
+neighbouring blocks, and of a block's product the lanes take the column that is its
+own. What a lane adds up has one scale then, that of a feature and a block, and it
+is the sums that are scaled: weights go to the tensor core as they are unpacked,
+`value * 2^-126`.
 """
 
-from std.utils import StaticTuple
-
-from max.gpu import lane_id, thread_idx, warp_id
-from max.gpu.compute.mma import mma
+from max.gpu import lane_id
+from max.gpu.compute.mma import ld_matrix
+from max.gpu.primitives.warp import shuffle_xor
 from max.gpu.sync import syncwarp
 
-from .activation_rows import LaneRows
 from .bulk_copy import SharedPointer
-from .epilogue import clamped_swiglu, load_biases
-from .expand_sm90 import expand_panel_word, fragment
-from .kernel_argument import TensorPointer
 from .layer_problem import LayerProblem
 from .mxfp4 import BLOCK_ELEMENTS
-from .panel_products import PanelProducts
-from .panels import PANEL_FEATURES
-from .slice_layout import (
-    PARTS,
-    SHAPE,
-    SLICE_FEATURES,
-    SLICE_PANELS,
-    SliceLayout,
-)
-from .slice_schedule import Segment, SliceSchedule, TILE_ROWS
-from .slice_stream import (
-    SliceStream,
-    down_panels,
-    first_down_panel,
-    first_block,
-    gate_up_items,
-    part_chunks,
-)
-from .subnormals import round_to_bf16
+from .raw_products import add_scaled, enlarge, raw_product
+from .slice_layout import SHAPE, SliceLayout
+from .slice_schedule import SliceCursor, SliceSchedule
+from .slice_stream import SliceStream
+from .warp_lanes import warp_here
 from .weight_chunk import WeightChunk
 
-comptime _PANEL_SUMS = TILE_ROWS * PANEL_FEATURES
-# Sums of a panel and a row tile.
+comptime _BLOCK_BYTES = BLOCK_ELEMENTS * 2
+# Bytes of a row's activations of one block.
 
 
-@fieldwise_init
-struct SegmentProducts(TrivialRegisterPassable):
-    """What the warps of a block need for the products of a segment."""
+struct PartProducts[rows: Int](TrivialRegisterPassable):
+    """A lane's sums of the warp's part of a panel, while they grow.
 
-    var layer: LayerProblem
-    """The operands and their sizes."""
-    var layout: SliceLayout
-    """Where things lie in shared memory."""
-    var shared: SharedPointer[UInt8]
-    """The block's shared memory."""
-    var schedule: SliceSchedule
-    """The row tiles."""
-    var segment: Segment
-    """The segment."""
+    Parameters:
+        rows: Rows that a row tile can have.
+    """
+
+    comptime GROUP = 8 // Self.rows
+    """Blocks that columns stand for at once."""
+
+    var sums: SIMD[.float32, 2]
+    """Of two features."""
+    var row: SharedPointer[UInt8]
+    """Where the lane's row of activations lies, for `ldmatrix`."""
+    var left: Int32
+    """Blocks that are not multiplied yet."""
 
     @inline(.always)
-    def multiply_gate_up(self, mut weights: SliceStream):
-        """Multiplies the warp's parts of the gate and up panels.
+    def __init__(
+        out self,
+        layout: SliceLayout,
+        shared: SharedPointer[UInt8],
+        schedule: SliceSchedule,
+        slice: SliceCursor,
+        blocks: Int32,
+    ):
+        """Begins with nothing added.
 
         Args:
-            weights: The warp's packed weights.
+            layout: Where things lie in shared memory.
+            shared: The block's shared memory.
+            schedule: The row tiles.
+            slice: The slice.
+            blocks: Blocks of the warp's part.
         """
-        var rows = self._token_rows()
-        var item = Int32(warp_id())
-        while item < gate_up_items(self.segment.count):
-            var part = Int32(UInt32(item) % PARTS)
-            var first = first_block(self.layout, part, 0)
-            var part_rows = rows
-            part_rows.advance(first)
-            var products = PanelProducts[SHAPE, 1](
-                StaticTuple[LaneRows, 1](fill=part_rows)
+        var lane = Int32(lane_id())
+        var row = lane % 8 // Int32(Self.GROUP)
+        var start = layout.no_row()
+        if row < schedule.tile_of(slice).rows:
+            start = layout.token_row(schedule.token_of(slice, row))
+        self.row = shared.unsafe_offset(
+            start
+            + Int(
+                layout.panel_part(warp_here()).first * Int32(_BLOCK_BYTES)
+                + lane // 8 * 16
             )
-            var left = self.layout.token_blocks - first
-            for _ in range(part_chunks(self.layout, part)):
-                products.add_chunk(
-                    weights.chunk_here(), min(left, Int32(SHAPE.chunk_blocks))
-                )
-                left -= Int32(SHAPE.chunk_blocks)
-                # Every lane has read the chunk.
-                syncwarp()
-                weights.next_chunk(self.layer, self.layout, self.schedule)
-            self._keep(item, products.totals()[0])
-            item += Int32(SHAPE.warps)
+        )
+        self.sums = 0
+        self.left = blocks
 
     @inline(.always)
-    def activate[alpha: Float32, limit: Float32](self):
-        """Adds the parts and the biases, and applies SwiGLU, with all threads.
-
-        Parameters:
-            alpha: The sigmoid's slope.
-            limit: The clamp.
-        """
-        var features = self.segment.count * Int32(SLICE_FEATURES)
-        var sums = self._part_sums()
-        for at in range(
-            Int32(thread_idx.x),
-            self.segment.rows * features,
-            Int32(SHAPE.threads()),
-        ):
-            var row = Int32(UInt32(at) // UInt32(features))
-            var feature = at - row * features
-            var biases = load_biases(
-                self.layer.gate_up.bias,
-                Int(self.segment.expert),
-                2 * self.layer.width,
-                Int(2 * (self.segment.first * Int32(SLICE_FEATURES) + feature)),
-            )
-            comptime pairs = Int32(PANEL_FEATURES // 2)
-            var panel = Int32(UInt32(feature) // UInt32(pairs))
-            var place = (
-                panel * Int32(PARTS * _PANEL_SUMS)
-                + row * Int32(PANEL_FEATURES)
-                + 2 * (feature - panel * pairs)
-            )
-            # Always in the same order.
-            var sum = biases
-            comptime for part in range(PARTS):
-                sum += sums.unsafe_load[width=2, alignment=8](
-                    Int(place + Int32(part * _PANEL_SUMS))
-                )
-            self._gated_row(row).unsafe_bitcast[BFloat16]()[
-                unsafe_offset=Int(feature)
-            ] = round_to_bf16(clamped_swiglu[alpha, limit](sum[0], sum[1]))
-
-    @inline(.always)
-    def multiply_down(
-        self, mut weights: SliceStream, sums: TensorPointer[Float32]
+    def add_next_chunk(
+        mut self,
+        layer: LayerProblem,
+        layout: SliceLayout,
+        schedule: SliceSchedule,
+        mut weights: SliceStream,
     ):
-        """Multiplies the warp's chunks of `down` and stores the sums.
+        """Multiplies the warp's next chunk, and starts copying another.
 
         Args:
+            layer: The operands and their sizes.
+            layout: How panels are cut.
+            schedule: The row tiles.
             weights: The warp's packed weights.
-            sums: Float32 `[rows of the tile, features]`, the segment's.
         """
-        var warp = Int32(warp_id())
-        var rows = self._gated_rows()
-        var together = down_panels(self.segment.count)
-        var panel = first_down_panel(self.layer, warp)
-        var end = first_down_panel(self.layer, warp + 1)
-        var blocks = self.segment.count
-        while panel < end:
-            var chunk = weights.chunk_here()
-            var count = min(together, end - panel)
-            if chunk.has_large_scale(count * blocks):
-                # They are rare, so one loop for all numbers of panels will do.
-                for i in range(count):
-                    self._store(
-                        _panel_sums[1, two_steps=True](
-                            chunk, rows, blocks, i * blocks
-                        ),
-                        panel + i,
-                        1,
-                        sums,
-                    )
-            else:
-                comptime for panels in [5, 3, 2, 1]:
-                    if together == Int32(panels):
-                        self._store(
-                            _panel_sums[panels, two_steps=False](
-                                chunk, rows, blocks, 0
-                            ),
-                            panel,
-                            count,
-                            sums,
-                        )
-            syncwarp()
-            weights.next_chunk(self.layer, self.layout, self.schedule)
-            panel += count
+        self._add_chunk(
+            weights.chunk_here(), min(self.left, Int32(SHAPE.chunk_blocks))
+        )
+        self.left -= Int32(SHAPE.chunk_blocks)
+        # Every lane has read the chunk.
+        syncwarp()
+        weights.next_chunk(layer, layout, schedule)
 
     @inline(.always)
-    def _store[
-        panels: Int
-    ](
-        self,
-        totals: _Sums[panels],
-        first: Int32,
-        count: Int32,
-        sums: TensorPointer[Float32],
-    ):
-        var lane = Int32(lane_id())
-        var row = lane % 4 * 2
-        comptime for panel in range(panels):
-            if Int32(panel) < count:
-                var feature = (first + Int32(panel)) * Int32(
-                    PANEL_FEATURES
-                ) + lane // 4 * 2
-                comptime for i in range(2):
-                    if row + Int32(i) < self.segment.rows:
-                        sums.unsafe_store[alignment=8](
-                            Int(
-                                (row + Int32(i)) * self.layer.features + feature
-                            ),
-                            SIMD[.float32, 2](
-                                totals[panel][i], totals[panel][2 + i]
-                            ),
-                        )
+    def _add_chunk(mut self, chunk: WeightChunk[SHAPE], blocks: Int32):
+        comptime chunk_blocks = SHAPE.chunk_blocks
+        comptime assert chunk_blocks >= Self.GROUP
+        if blocks == Int32(chunk_blocks) and not chunk.has_large_scale(blocks):
+            # This lane's block of each group.
+            var own = self.row.unsafe_offset(
+                Int(Int32(lane_id()) % Int32(Self.GROUP) * Int32(_BLOCK_BYTES))
+            )
+            comptime for start in range(0, chunk_blocks, Self.GROUP):
+                # The last group may begin in the one before it, whose blocks it
+                # leaves out.
+                comptime from_block = min(start, chunk_blocks - Self.GROUP)
+                self._add_group[from_block, start - from_block](chunk, own)
+        else:
+            for block in range(blocks):
+                self._add_block(chunk, block)
+        self.row = self.row.unsafe_offset(Int(blocks * Int32(_BLOCK_BYTES)))
 
     @inline(.always)
-    def _keep(self, item: Int32, sums: SIMD[.float32, 4]):
-        # A part's sums: of each row, 16 features side by side.
-        var lane = Int32(lane_id())
-        var row = lane % 4 * 2
-        var place = item * Int32(_PANEL_SUMS) + lane // 4 * 2
-        comptime for i in range(2):
-            if row + Int32(i) < self.segment.rows:
-                self._part_sums().unsafe_store[alignment=8](
-                    Int(place + (row + Int32(i)) * Int32(PANEL_FEATURES)),
-                    SIMD[.float32, 2](sums[i], sums[2 + i]),
-                )
+    def totals(self) -> SIMD[.float32, 2]:
+        """Adds up what the lanes of a row have.
 
-    @inline(.always)
-    def _part_sums(self) -> SharedPointer[Float32]:
-        return self.shared.unsafe_offset(
-            self.layout.part_sums()
-        ).unsafe_bitcast[Float32]()
-
-    @inline(.always)
-    def _gated_row(self, row: Int32) -> SharedPointer[UInt8]:
-        return self.shared.unsafe_offset(
-            self.layout.gated_rows()
-            + Int(row * Int32(self.layout.gated_bytes()))
+        Returns:
+            The sums of two features of a panel and of one row: lane `4 * f + q` has
+            features `2 * f` and `2 * f + 1`, and row `q * rows // 4`.
+        """
+        var totals = self.sums
+        comptime if Self.rows == 1:
+            totals += SIMD[.float32, 2](
+                shuffle_xor(totals[0], 2), shuffle_xor(totals[1], 2)
+            )
+        return totals + SIMD[.float32, 2](
+            shuffle_xor(totals[0], 1), shuffle_xor(totals[1], 1)
         )
 
     @inline(.always)
-    def _token_rows(self) -> LaneRows:
-        var row = Int32(lane_id()) % 8
-        var start = self.shared.unsafe_offset(self.layout.no_row())
-        var step = Int32(0)
-        if row < self.segment.rows:
-            var token = self.schedule.tokens[
-                unsafe_offset=Int(self.segment.tile * TILE_ROWS + row)
-            ]
-            start = self.shared.unsafe_offset(
-                self.layout.token_rows()
-                + Int(token * Int32(self.layout.token_bytes()))
+    def _add_group[
+        start: Int, skipped: Int
+    ](mut self, chunk: WeightChunk[SHAPE], own: SharedPointer[UInt8]):
+        # Every lane has the scales of two blocks.
+        var lane_pair = Int32(lane_id()) % Int32(Self.GROUP // 2)
+        var activations = enlarge(
+            ld_matrix[8](
+                own.unsafe_offset(start * _BLOCK_BYTES).unsafe_bitcast[
+                    BFloat16
+                ]()
             )
-            step = Int32(BLOCK_ELEMENTS * 2)
-        return LaneRows.of(start, step)
+        )
+        var even = chunk.scales[start](2 * lane_pair)
+        var odd = chunk.scales[start + 1](2 * lane_pair)
+        comptime for block in range(skipped, Self.GROUP):
+            comptime column = block % 2
+            var product = raw_product(
+                chunk.codes[start + block](0), activations
+            )
+            add_scaled[two_steps=False](
+                self.sums,
+                odd if column == 1 else even,
+                SIMD[.float32, 2](product[column], product[2 + column]),
+                lane_pair == Int32(block // 2),
+            )
 
     @inline(.always)
-    def _gated_rows(self) -> LaneRows:
-        var row = Int32(lane_id()) % 8
-        var start = self.shared.unsafe_offset(self.layout.no_row())
-        if row < self.segment.rows:
-            start = self._gated_row(row)
-        return LaneRows.of(start, Int32(BLOCK_ELEMENTS * 2))
-
-
-comptime _Sums[panels: Int] = StaticTuple[SIMD[.float32, 4], panels]
-
-
-@inline(.always)
-def _panel_sums[
-    panels: Int, *, two_steps: Bool
-](
-    chunk: WeightChunk[SHAPE], rows: LaneRows, blocks: Int32, first: Int32
-) -> _Sums[panels]:
-    # A panel alone has a chain for each half of a block, so that no product
-    # waits for the one before it.
-    comptime chains = 2 if panels <= 2 else 1
-    var sums = StaticTuple[SIMD[.float32, 4], chains * panels](
-        fill=SIMD[.float32, 4](0)
-    )
-    for block in range(blocks):
-        # Zeros and rows alike are as long as a chunk's blocks.
-        var pairs = rows.load[0](block)
-        comptime for panel in range(panels):
-            var at = first + Int32(panel) * blocks + block
-            var words = chunk.codes[0](at)
-            var scales = chunk.scales[0](at)
-            var even = expand_panel_word[two_steps](words[0], scales[0])
-            var odd = expand_panel_word[two_steps](words[1], scales[1])
-            comptime for half in range(2):
-                comptime at_chain = half % chains * panels + panel
-                var sum = sums[at_chain]
-                mma(
-                    sum,
-                    fragment[half](even, odd),
-                    pairs.slice[4, offset=4 * half](),
-                    sum,
-                )
-                sums[at_chain] = sum
-    var totals = _Sums[panels](fill=SIMD[.float32, 4](0))
-    comptime for panel in range(panels):
-        comptime for chain in range(chains):
-            totals[panel] += sums[chain * panels + panel]
-    return totals
+    def _add_block(mut self, chunk: WeightChunk[SHAPE], block: Int32):
+        # All columns of a row stand for the one block.
+        var activations = enlarge(
+            ld_matrix[8](
+                self.row.unsafe_offset(
+                    Int(block * Int32(_BLOCK_BYTES))
+                ).unsafe_bitcast[BFloat16]()
+            )
+        )
+        var product = raw_product(chunk.codes[0](block), activations)
+        add_scaled[two_steps=True](
+            self.sums,
+            chunk.scales[0](block),
+            SIMD[.float32, 2](product[0], product[2]),
+            Int32(lane_id()) % Int32(Self.GROUP // 2) == 0,
+        )

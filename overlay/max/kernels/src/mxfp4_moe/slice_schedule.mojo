@@ -14,30 +14,28 @@ from max.gpu import lane_id
 from max.gpu.primitives import warp
 
 from .bulk_copy import SharedPointer
+from .slot_choice import SlotChoice
 from .warp_lanes import lanes_with
 from .work_share import share_start
 
 comptime TILE_ROWS = 2
 """Routed rows of an expert that a slice meets at once."""
 
-comptime MAX_ROWS = 8
+comptime MAX_ROWS = 16
 """Routed rows of a whole problem, and so the most row tiles."""
 
 
-@fieldwise_init
-struct Segment(TrivialRegisterPassable):
-    """The slices of one row tile that one thread block has."""
+@inline(.always)
+def tile_rows(tokens: Int32) -> Int32:
+    """Counts the rows that row tiles can have.
 
-    var tile: Int32
-    """The row tile's number."""
-    var expert: Int32
-    """Its expert."""
-    var rows: Int32
-    """Its rows."""
-    var first: Int32
-    """The first slice, of the expert's."""
-    var count: Int32
-    """Slices."""
+    Args:
+        tokens: Tokens.
+
+    Returns:
+        The rows: no more than tokens, so that one token asks for less room.
+    """
+    return min(tokens, Int32(TILE_ROWS))
 
 
 @fieldwise_init
@@ -64,6 +62,41 @@ struct SliceTile(TrivialRegisterPassable):
     """The slots, `TILE_ROWS` at most."""
 
 
+@fieldwise_init
+struct SliceCursor(TrivialRegisterPassable):
+    """Where in its share a thread block is, with what it multiplies or copies.
+    """
+
+    var tile: Int32
+    """The row tile's number."""
+    var slice: Int32
+    """The slice, of the expert's."""
+    var left: Int32
+    """The block's slices from this on; none past the last."""
+
+    @inline(.always)
+    def tile_before(self) -> Int32:
+        """Finds the row tile of the slice before this.
+
+        Returns:
+            Its number.
+        """
+        return self.tile if self.slice > 0 else self.tile - 1
+
+    @inline(.always)
+    def advance(mut self, tile_slices: Int32):
+        """Goes on to the next slice.
+
+        Args:
+            tile_slices: Slices of an expert.
+        """
+        self.left -= 1
+        self.slice += 1
+        if self.slice == tile_slices:
+            self.tile += 1
+            self.slice = 0
+
+
 struct SliceSchedule(TrivialRegisterPassable):
     """The row tiles of a routing and a thread block's share, in shared memory.
     """
@@ -74,6 +107,8 @@ struct SliceSchedule(TrivialRegisterPassable):
     """The tokens of each row tile's rows: `[MAX_ROWS, TILE_ROWS]`."""
     var places: SharedPointer[Int32]
     """Of each slot, where its token stands among those, or -1: `[MAX_ROWS]`."""
+    var choices: SharedPointer[SlotChoice]
+    """What the router chose, where that is selected here: `[MAX_ROWS]`."""
     var share: SharedPointer[BlockShare]
     """The thread block's share."""
     var tile_slices: Int32
@@ -90,7 +125,10 @@ struct SliceSchedule(TrivialRegisterPassable):
         self.tiles = place.unsafe_bitcast[SliceTile]()
         self.tokens = self.tiles.unsafe_offset(MAX_ROWS).unsafe_bitcast[Int32]()
         self.places = self.tokens.unsafe_offset(MAX_ROWS * TILE_ROWS)
-        self.share = self.places.unsafe_offset(MAX_ROWS).unsafe_bitcast[
+        self.choices = self.places.unsafe_offset(MAX_ROWS).unsafe_bitcast[
+            SlotChoice
+        ]()
+        self.share = self.choices.unsafe_offset(MAX_ROWS).unsafe_bitcast[
             BlockShare
         ]()
         self.tile_slices = tile_slices
@@ -105,13 +143,14 @@ struct SliceSchedule(TrivialRegisterPassable):
         return (
             MAX_ROWS * size_of[SliceTile]()
             + MAX_ROWS * (TILE_ROWS + 1) * size_of[Int32]()
+            + MAX_ROWS * size_of[SlotChoice]()
             + size_of[BlockShare]()
         )
 
     @inline(.always)
     def list_tiles[
         top_k: Int
-    ](self, expert: Int32, block: Int32, blocks: Int32):
+    ](self, expert: Int32, tokens: Int32, block: Int32, blocks: Int32):
         """Lists the row tiles, and finds the block's share, with a whole warp.
 
         Slots of an expert come together in their order, so that sums do not depend
@@ -122,6 +161,7 @@ struct SliceSchedule(TrivialRegisterPassable):
 
         Args:
             expert: The expert of the lane's slot; less than 0 for none.
+            tokens: Tokens.
             block: The thread block.
             blocks: Thread blocks.
         """
@@ -129,7 +169,9 @@ struct SliceSchedule(TrivialRegisterPassable):
         var earlier = (UInt32(1) << lane) - 1
         var same = lanes_with(UInt32(expert))
         var rank = Int32(pop_count(same & earlier))
-        var in_tile = rank % TILE_ROWS
+        var rows = tile_rows(tokens)
+        comptime assert TILE_ROWS == 2
+        var in_tile = rank & (rows - 1)
         var leads = expert >= 0 and in_tile == 0
         var leaders = warp.vote[.uint32](leads)
         # Of more slots than a tile has, the first ones are in other tiles.
@@ -141,7 +183,7 @@ struct SliceSchedule(TrivialRegisterPassable):
         var place = tile * TILE_ROWS + in_tile
         if leads:
             self.tiles[unsafe_offset=Int(tile)] = SliceTile(
-                expert, min(Int32(TILE_ROWS), Int32(pop_count(from_tile)))
+                expert, min(rows, Int32(pop_count(from_tile)))
             )
         if expert >= 0:
             self.tokens[unsafe_offset=Int(place)] = Int32(lane // UInt32(top_k))
@@ -159,41 +201,42 @@ struct SliceSchedule(TrivialRegisterPassable):
             )
 
     @inline(.always)
-    def first_segment(self, share: BlockShare) -> Segment:
-        """Finds a thread block's first segment.
+    def first_slice(self, share: BlockShare) -> SliceCursor:
+        """Begins with a thread block's first slice.
 
         Args:
             share: The block's share, not empty.
 
         Returns:
-            The segment.
+            Where that is.
         """
-        return self._segment(
+        return SliceCursor(
             share.tile,
             share.first - share.tile * self.tile_slices,
             share.end - share.first,
         )
 
     @inline(.always)
-    def next_segment(self, segment: Segment, left: Int32) -> Segment:
-        """Finds the segment after another.
+    def tile_of(self, slice: SliceCursor) -> SliceTile:
+        """Reads whose slice it is.
 
         Args:
-            segment: The other.
-            left: The block's slices behind that, not zero.
+            slice: A slice of the block.
 
         Returns:
-            The segment.
+            Its row tile.
         """
-        return self._segment(segment.tile + 1, 0, left)
+        return self.tiles[unsafe_offset=Int(slice.tile)]
 
     @inline(.always)
-    def _segment(self, tile: Int32, first: Int32, left: Int32) -> Segment:
-        var rows = self.tiles[unsafe_offset=Int(tile)]
-        return Segment(
-            tile,
-            rows.expert,
-            rows.rows,
-            first,
-            min(self.tile_slices - first, left),
-        )
+    def token_of(self, slice: SliceCursor, row: Int32) -> Int32:
+        """Reads which token a row is of.
+
+        Args:
+            slice: A slice of the block.
+            row: A row of its row tile.
+
+        Returns:
+            The token.
+        """
+        return self.tokens[unsafe_offset=Int(slice.tile * TILE_ROWS + row)]

@@ -21,6 +21,7 @@ from max.gpu import (
 from max.gpu.host import DeviceContext
 from max.gpu.primitives.grid_controls import (
     PDLLevel,
+    launch_dependent_grids,
     pdl_launch_attributes,
     wait_on_dependent_grids,
 )
@@ -30,8 +31,8 @@ from std.utils import StaticTuple
 from .kernel_argument import TensorPointer
 from .layer_problem import LayerProblem
 from .slice_layout import MAX_BLOCKS, SLICE_FEATURES
-from .slice_schedule import MAX_ROWS, TILE_ROWS, Segment, SliceSchedule
-from .slot_choice import CHOICE_SOURCE, slot_choice
+from .slice_schedule import MAX_ROWS, TILE_ROWS, SliceSchedule
+from .slot_choice import CHOICE_SOURCE, select_slots, slot_choice
 from .subnormals import round_to_bf16
 from .work_share import share_of
 
@@ -66,7 +67,7 @@ struct SlotParts(TrivialRegisterPassable):
 @inline(.always)
 def segment_parts(
     sums: TensorPointer[Float32],
-    segment: Segment,
+    tile: Int32,
     block: Int32,
     features: Int32,
 ) -> TensorPointer[Float32]:
@@ -77,16 +78,14 @@ def segment_parts(
 
     Args:
         sums: Float32 `[PART_ROWS, features]`.
-        segment: The segment.
+        tile: The segment's row tile.
         block: The thread block that has it.
         features: Features of a row.
 
     Returns:
         Where the results of the row tile's first row start.
     """
-    return sums.unsafe_offset(
-        Int((block + segment.tile) * TILE_ROWS) * Int(features)
-    )
+    return sums.unsafe_offset(Int((block + tile) * TILE_ROWS) * Int(features))
 
 
 @inline(.always)
@@ -146,11 +145,23 @@ def _sum_parts_kernel[
         features - Int32(_VECTOR),
     )
 
+    # What comes next may prepare itself meanwhile.
+    launch_dependent_grids()
     # The layer kernel waited for logits and choices before it let this kernel
     # start.
+    comptime if from_logits:
+        select_slots[top_k](layer, schedule.choices)
+        barrier()
     if warp == 0:
-        var chosen = slot_choice[top_k, from_logits=from_logits](layer)
-        schedule.list_tiles[top_k](chosen.expert, 0, blocks)
+        var chosen = slot_choice[from_logits=from_logits](
+            layer, schedule.choices
+        )
+        schedule.list_tiles[top_k](
+            chosen.expert,
+            Int32(UInt32(layer.rows) // UInt32(top_k)),
+            0,
+            blocks,
+        )
         syncwarp()
         if lane < layer.rows:
             slot_parts[unsafe_offset=Int(lane)] = _slot_parts(

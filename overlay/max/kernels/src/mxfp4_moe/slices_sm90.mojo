@@ -8,6 +8,7 @@ with. So its second product depends on nothing that another block computes, weig
 of both stream without a pause, and only sums are left to a second launch.
 """
 
+from std.memory import Pointer, bitcast
 from std.utils import StaticTuple
 
 from layout.tma_async import SharedMemBarrier
@@ -20,6 +21,7 @@ from max.gpu import (
     warp_id,
 )
 from max.gpu.host import DeviceAttribute, DeviceContext, FuncAttribute
+from max.gpu.host.nvidia.tma import TMADescriptor, prefetch_tma_descriptor
 from max.gpu.memory import external_memory, fence_mbarrier_init
 from max.gpu.primitives.grid_controls import (
     PDLLevel,
@@ -32,14 +34,30 @@ from max.gpu.sync import barrier, syncwarp
 from .bulk_copy import SharedPointer, bulk_copy
 from .kernel_argument import TensorPointer
 from .layer_problem import LayerProblem
-from .slice_layout import MAX_BLOCKS, SHAPE, SliceLayout
-from .slice_products import SegmentProducts
-from .slice_schedule import SliceSchedule
+from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
+from .slice_down import SliceDown, down_map
+from .slice_exchange import SliceExchange
+from .slice_layout import MAX_BLOCKS, SHAPE, SLICE_FEATURES, SliceLayout
+from .slice_products import PartProducts
+from .slice_schedule import (
+    MAX_ROWS,
+    TILE_ROWS,
+    SliceSchedule,
+    tile_rows,
+)
 from .slice_stream import SliceStream
 from .slice_sums import segment_parts, sum_parts
-from .slot_choice import CHOICE_SOURCE, slot_choice
+from .slot_choice import (
+    CHOICE_SOURCE,
+    prefetch_choice,
+    select_slots,
+    slot_choice,
+)
 
 comptime _UNIT_BYTES = 16
+
+comptime _TOKEN_WARP = SHAPE.warps - 1
+# The warp that copies tokens.
 
 
 @__llvm_metadata(
@@ -48,37 +66,66 @@ comptime _UNIT_BYTES = 16
     ),
     `nvvm.maxnreg`=Int(SHAPE.registers).__mlir_index__(),
 )
-@__name(t"mxfp4_moe_slices_top{top_k}_{CHOICE_SOURCE[from_logits]}")
+@__llvm_arg_metadata(down_blocks, `nvvm.grid_constant`)
+@__llvm_arg_metadata(down_scales, `nvvm.grid_constant`)
+@__name(t"mxfp4_moe_slices_top{top_k}_rows{rows}_{CHOICE_SOURCE[from_logits]}")
 def _slices_kernel[
-    top_k: Int, alpha: Float32, limit: Float32, from_logits: Bool
-](layer: LayerProblem, layout: SliceLayout, sums: TensorPointer[Float32]):
+    top_k: Int, alpha: Float32, limit: Float32, from_logits: Bool, rows: Int
+](
+    down_blocks: TMADescriptor,
+    down_scales: TMADescriptor,
+    layer: LayerProblem,
+    layout: SliceLayout,
+    sums: TensorPointer[Float32],
+):
     var shared = external_memory[UInt8, address_space=.SHARED, alignment=128]()
     var schedule = SliceSchedule(
-        shared.unsafe_offset(layout.schedule()),
+        shared.unsafe_offset(SliceLayout.schedule()),
         layout.width_blocks,
     )
     var token_barrier = shared.unsafe_offset(
-        layout.token_barrier()
+        SliceLayout.token_barrier()
     ).unsafe_bitcast[SharedMemBarrier]()
-    layout.init_slot_barriers(shared)
-    var thread = Int(thread_idx.x)
-    if thread * _UNIT_BYTES < SHAPE.no_row_bytes():
+    SliceLayout.init_barriers(shared)
+    var exchange = SliceExchange[rows](layout, shared)
+    exchange.init_barriers()
+    for unit in range(
+        Int32(thread_idx.x),
+        Int32(layout.token_bytes() // _UNIT_BYTES),
+        Int32(SHAPE.threads()),
+    ):
         shared.unsafe_offset(layout.no_row()).unsafe_store[
             alignment=_UNIT_BYTES
-        ](thread * _UNIT_BYTES, SIMD[.uint8, _UNIT_BYTES](0))
+        ](Int(unit) * _UNIT_BYTES, SIMD[.uint8, _UNIT_BYTES](0))
     var warp = Int(warp_id())
-    if warp == 1 and lane_id() == 0:
-        token_barrier[].init(1)
-        fence_mbarrier_init()
-    var block = Int32(block_idx.x)
-    var blocks = Int32(grid_dim.x)
-    wait_on_dependent_grids()
     if warp == 0:
-        var chosen = slot_choice[top_k, from_logits=from_logits](layer)
-        schedule.list_tiles[top_k](chosen.expert, block, blocks)
-    elif warp == 1:
+        prefetch_choice[top_k, from_logits=from_logits](layer)
+    elif warp == _TOKEN_WARP and lane_id() == 0:
+        token_barrier[].init(layout.tokens)
+        fence_mbarrier_init()
+        prefetch_tma_descriptor(
+            Pointer(to=down_blocks).unsafe_bitcast[NoneType]()
+        )
+        prefetch_tma_descriptor(
+            Pointer(to=down_scales).unsafe_bitcast[NoneType]()
+        )
+    wait_on_dependent_grids()
+    if warp == _TOKEN_WARP:
         # In front of all weights.
         _copy_tokens(layer, layout, shared, token_barrier)
+    comptime if from_logits:
+        comptime assert MAX_ROWS <= _TOKEN_WARP
+        select_slots[top_k](layer, schedule.choices)
+        barrier()
+    if warp == 0:
+        schedule.list_tiles[top_k](
+            slot_choice[from_logits=from_logits](
+                layer, schedule.choices
+            ).expert,
+            layout.tokens,
+            Int32(block_idx.x),
+            Int32(grid_dim.x),
+        )
     barrier()
 
     var share = schedule.share[]
@@ -86,25 +133,75 @@ def _slices_kernel[
         # Its copies must not outlive the block.
         token_barrier[].wait(0)
         return
-    var weights = SliceStream(layer, layout, shared, schedule, share)
+    var slice = schedule.first_slice(share)
+    var weights = SliceStream(layer, layout, shared, schedule, slice)
+    var down = SliceDown[rows](layer, layout, shared)
     # The next launch's copies do not stand in front of these.
     launch_dependent_grids()
     token_barrier[].wait(0)
-    var segment = schedule.first_segment(share)
-    var left = share.end - share.first
+    # One more meeting, for racecheck: it does not follow each warp's wait for what
+    # another one asked for.
+    barrier()
+    # Down stays behind by some products of the next slice: by then the other warps'
+    # parts of its activations are there.
+    var number = UInt32(0)
+    var biases = UInt32(0)
+    var products = PartProducts[rows](
+        layout, shared, schedule, slice, weights.part.blocks
+    )
     while True:
-        var products = SegmentProducts(layer, layout, shared, schedule, segment)
-        products.multiply_gate_up(weights)
-        barrier()
-        products.activate[alpha, limit]()
-        barrier()
-        products.multiply_down(
-            weights, segment_parts(sums, segment, block, layer.features)
-        )
-        left -= segment.count
-        if left == 0:
-            break
-        segment = schedule.next_segment(segment, left)
+        var begins = products.left == weights.part.blocks
+        if slice.left > 0 and products.left > 0:
+            products.add_next_chunk(layer, layout, schedule, weights)
+        if begins:
+            if number > 0:
+                var tile = slice.tile_before()
+                var tile_rows = schedule.tiles[unsafe_offset=Int(tile)].rows
+                down.multiply(
+                    exchange.activations[alpha, limit](
+                        number - 1,
+                        tile_rows,
+                        bitcast[.bfloat16, 2](biases).cast[.float32](),
+                    )
+                )
+                if slice.left == 0 or slice.slice == 0:
+                    down.store(
+                        layer.features,
+                        tile_rows,
+                        segment_parts(
+                            sums, tile, Int32(block_idx.x), layer.features
+                        ),
+                    )
+                if slice.left == 0:
+                    return
+            down.start_copy(
+                Pointer(to=down_blocks),
+                Pointer(to=down_scales),
+                layer,
+                layout,
+                schedule,
+                slice,
+            )
+            biases = _slice_biases(
+                layer, schedule.tile_of(slice).expert, slice.slice
+            )
+        if products.left <= 0:
+            exchange.keep(number, products.totals())
+            slice.advance(layout.width_blocks)
+            number += 1
+            products = PartProducts[rows](
+                layout, shared, schedule, slice, weights.part.blocks
+            )
+
+
+@inline(.always)
+def _slice_biases(layer: LayerProblem, expert: Int32, slice: Int32) -> UInt32:
+    # Of gate and up, for the feature that has the lane's number. They are on their
+    # way while the products go on that they are added to, so nothing converts them.
+    var feature = slice * Int32(SLICE_FEATURES) + Int32(lane_id())
+    return layer.gate_up.bias.unsafe_offset(
+        Int(expert) * 2 * Int(layer.width) + Int(2 * feature)
+    ).unsafe_bitcast[UInt32]()[]
 
 
 @inline(.always)
@@ -118,15 +215,10 @@ def _copy_tokens(
     var bytes = layer.features * 2
     # The barrier is ready.
     syncwarp()
-    if token == 0:
-        token_barrier[].expect_bytes(bytes * layout.tokens)
-    # No byte comes before it is expected.
-    syncwarp()
     if token < layout.tokens:
+        token_barrier[].expect_bytes(bytes)
         bulk_copy(
-            shared.unsafe_offset(
-                layout.token_rows() + Int(token * Int32(layout.token_bytes()))
-            ),
+            shared.unsafe_offset(layout.token_row(token)),
             layer.hidden.unsafe_offset(
                 Int(token * layer.features)
             ).unsafe_bitcast[UInt8](),
@@ -135,23 +227,17 @@ def _copy_tokens(
         )
 
 
-def slices_fit(
-    layer: LayerProblem, tokens: Int, ctx: DeviceContext
-) raises -> Bool:
+def slices_fit(layer: LayerProblem, tokens: Int) -> Bool:
     """Tells whether the layer kernel takes a problem.
 
     Args:
         layer: The operands and their sizes.
         tokens: Tokens.
-        ctx: The device.
 
     Returns:
         Whether it does.
-
-    Raises:
-        Error: If the device cannot be asked.
     """
-    return SliceLayout.fits(layer, tokens, _blocks(ctx))
+    return SliceLayout.fits(layer, tokens)
 
 
 def slices_sm90[
@@ -195,19 +281,27 @@ def slices_sm90[
             " 16 bytes in device memory."
         )
     var blocks = _blocks(ctx)
-    var layout = SliceLayout(layer, layer.rows // Int32(top_k), Int32(blocks))
-    ctx.enqueue_function[_slices_kernel[top_k, alpha, limit, from_logits]](
-        layer,
-        layout,
-        sums,
-        grid_dim=blocks,
-        block_dim=SHAPE.threads(),
-        shared_mem_bytes=layout.shared_bytes(),
-        func_attribute=FuncAttribute.MAX_DYNAMIC_SHARED_SIZE_BYTES(
-            UInt32(layout.shared_bytes())
-        ),
-        attributes=pdl_launch_attributes(PDLLevel.OVERLAP_AT_END),
-    )
+    var layout = SliceLayout(layer, layer.rows // Int32(top_k))
+    comptime for rows in range(1, TILE_ROWS + 1):
+        if tile_rows(layout.tokens) == Int32(rows):
+            ctx.enqueue_function[
+                _slices_kernel[top_k, alpha, limit, from_logits, rows]
+            ](
+                down_map[PANEL_BLOCK_BYTES](
+                    layer.down.blocks, layer, layout, ctx
+                ),
+                down_map[PANEL_FEATURES](layer.down.scales, layer, layout, ctx),
+                layer,
+                layout,
+                sums,
+                grid_dim=blocks,
+                block_dim=SHAPE.threads(),
+                shared_mem_bytes=layout.shared_bytes(),
+                func_attribute=FuncAttribute.MAX_DYNAMIC_SHARED_SIZE_BYTES(
+                    UInt32(layout.shared_bytes())
+                ),
+                attributes=pdl_launch_attributes(PDLLevel.OVERLAP_AT_END),
+            )
     sum_parts[top_k, from_logits=from_logits](output, sums, layer, blocks, ctx)
 
 

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # Copyright (c) 2026, the max-gpt-oss authors.
-"""What the router chose for few tokens, a slot a lane of one warp.
+"""What the router chose for few tokens.
 
 Every thread block of the kernels for few tokens finds it by itself, which is
 shorter than a launch that finds it for all.
 """
 
-from max.gpu import lane_id
+from std.sys import inlined_assembly
 
+from max.gpu import lane_id, warp_id
+
+from .bulk_copy import SharedPointer
+from .kernel_argument import TensorPointer
 from .layer_problem import LayerProblem
 from .select import RouterScores, key_expert, key_weights, select_by_warp
 
@@ -32,42 +36,97 @@ struct SlotChoice(TrivialRegisterPassable):
 
 
 @inline(.always)
-def slot_choice[
-    top_k: Int, *, from_logits: Bool
-](layer: LayerProblem) -> SlotChoice:
-    """Finds the expert of the slot that has this lane's number, with a whole warp.
+def select_slots[
+    top_k: Int
+](layer: LayerProblem, choices: SharedPointer[SlotChoice]):
+    """Selects each token's experts from the router's logits, a token a warp.
 
     Parameters:
         top_k: Choices a token.
-        from_logits: Whether to select from the router's logits; else the choices
-            and weights are read.
+
+    Args:
+        layer: The operands and their sizes, with no more tokens than the block has
+            warps.
+        choices: Room for each slot's. Threads meet before any reads it.
+    """
+    var token = Int32(warp_id())
+    var tokens = Int32(UInt32(layer.rows) // UInt32(top_k))
+    if token >= tokens:
+        return
+    var keys = select_by_warp[top_k](
+        RouterScores(
+            layer.tables.router_weights, layer.logits, tokens, layer.experts
+        ),
+        token,
+    )
+    var weights = key_weights(keys)
+    comptime for choice in range(top_k):
+        if lane_id() == choice:
+            choices[unsafe_offset=Int(token) * top_k + choice] = SlotChoice(
+                key_expert(keys[choice]), weights[choice]
+            )
+
+
+@inline(.always)
+def slot_choice[
+    *, from_logits: Bool
+](layer: LayerProblem, choices: SharedPointer[SlotChoice]) -> SlotChoice:
+    """Reads the choice of the slot that has this lane's number.
+
+    Parameters:
+        from_logits: Whether `select_slots` found it; else the tables have it.
 
     Args:
         layer: The operands and their sizes, with no more slots than a warp has
             lanes.
+        choices: What `select_slots` filled.
 
     Returns:
-        The expert, none where there is no such slot.
+        The choice, no expert where there is no such slot.
     """
     var lane = Int32(lane_id())
-    var chosen = SlotChoice(-1, 0)
+    if lane >= layer.rows:
+        return SlotChoice(-1, 0)
     comptime if from_logits:
-        var tokens = Int32(UInt32(layer.rows) // UInt32(top_k))
-        var scores = RouterScores(
-            layer.tables.router_weights, layer.logits, tokens, layer.experts
-        )
-        for token in range(tokens):
-            var keys = select_by_warp[top_k](scores, token)
-            var weights = key_weights(keys)
-            comptime for choice in range(top_k):
-                if lane == token * Int32(top_k) + Int32(choice):
-                    chosen = SlotChoice(
-                        key_expert(keys[choice]), weights[choice]
-                    )
+        return choices[unsafe_offset=Int(lane)]
     else:
-        if lane < layer.rows:
-            chosen = SlotChoice(
-                layer.tables.choices[unsafe_offset=Int(lane)],
-                layer.tables.router_weights[unsafe_offset=Int(lane)],
-            )
-    return chosen
+        return SlotChoice(
+            layer.tables.choices[unsafe_offset=Int(lane)],
+            layer.tables.router_weights[unsafe_offset=Int(lane)],
+        )
+
+
+@inline(.always)
+def prefetch_choice[top_k: Int, *, from_logits: Bool](layer: LayerProblem):
+    """Brings what `slot_choice` reads into L2, with a whole warp.
+
+    What is written until `slot_choice` reads it is written there too, so this may
+    come before the kernel waits for that.
+
+    Parameters:
+        top_k: Choices a token.
+        from_logits: Whether to select from the router's logits.
+
+    Args:
+        layer: The operands and their sizes.
+    """
+    var lane = Int(lane_id())
+    comptime if from_logits:
+        comptime line = 64
+        # A cache line of logits a lane.
+        var logits = Int(layer.rows) // top_k * Int(layer.experts)
+        if lane * line < logits:
+            _prefetch(layer.logits.unsafe_offset(lane * line))
+    else:
+        if lane < Int(layer.rows):
+            _prefetch(layer.tables.choices.unsafe_offset(lane))
+
+
+@inline(.always)
+def _prefetch[T: AnyType](place: TensorPointer[T]):
+    inlined_assembly[
+        "prefetch.global.L2 [$0];",
+        NoneType,
+        constraints="l",
+        has_side_effect=True,
+    ](UInt64(Int(place)))

@@ -4,6 +4,8 @@
 
 from std.sys import inlined_assembly
 
+from max.gpu import WARP_SIZE
+
 
 @inline(.always)
 def warp_max(value: UInt32) -> UInt32:
@@ -39,3 +41,21 @@ def lanes_with(value: UInt32) -> UInt32:
         constraints="=r,r",
         has_side_effect=True,
     ](value)
+
+
+@inline(.always)
+def warp_here() -> Int32:
+    """Asks for the warp's number anew, where warps lie along x.
+
+    What follows from `warp_id` is computed ahead of a loop, and kept in registers
+    that the loop may not have to spare.
+
+    Returns:
+        The warp.
+    """
+    return inlined_assembly[
+        "mov.u32 $0, %tid.x;",
+        Int32,
+        constraints="=r",
+        has_side_effect=True,
+    ]() // Int32(WARP_SIZE)

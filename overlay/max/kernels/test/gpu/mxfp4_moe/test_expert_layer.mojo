@@ -7,6 +7,8 @@ steps and the GPU's layer kernel on the same bytes, and compares them. Outputs a
 partial sums are poisoned first, so that what nobody wrote shows as NaN.
 """
 
+from std.math import isnan
+from std.memory import bitcast
 from std.random import random_float64, random_ui64, seed
 from std.testing import assert_equal, assert_true
 from std.time import perf_counter_ns
@@ -63,13 +65,16 @@ struct Stack(Movable):
         self.bias.fill(random_bf16)
         self.panel_blocks = ctx.enqueue_create_buffer[.uint8](elements // 2)
         self.panel_scales = ctx.enqueue_create_buffer[.uint8](elements // 32)
+        self.to_panels(experts * features, depth, ctx)
+
+    def to_panels(self, rows: Int, depth: Int, ctx: DeviceContext) raises:
         to_panels_gpu(
             PanelStack(
                 device_pointer(self.panel_blocks),
                 device_pointer(self.panel_scales),
                 self.blocks.on_device(),
                 self.scales.on_device(),
-                rows=experts * features,
+                rows=rows,
                 depth=depth,
             ),
             ctx,
@@ -249,7 +254,7 @@ def check[
         features=of.features,
         width=of.width,
     )
-    assert_true(slices_fit(layer, tokens, ctx), of.name)
+    assert_true(slices_fit(layer, tokens), of.name)
     for _ in range(2):
         poison(actual, ctx)
         slices_sm90[top_k, ALPHA, LIMIT, from_logits=from_logits](
@@ -271,6 +276,206 @@ def check[
     _ = sums^
 
 
+def check_every_value(first_scale: Int, ctx: DeviceContext) raises:
+    """Every code times half of all scale bytes, bit for bit, through `down`.
+
+    Feature `16 * scale + code` has one element of that code, at a position of its
+    own, and zeros besides; what it meets is 3.5, in the two blocks that are all
+    there is between the projections.
+    """
+    comptime features = 2048
+    comptime width = 64
+    var gate_up = Stack(1, 2 * width, features, random_scale, ctx)
+    var down = Stack(1, features, width, random_scale, ctx)
+
+    def zero_byte() raises -> UInt8:
+        return 0
+
+    gate_up.blocks.fill(zero_byte)
+    gate_up.to_panels(2 * width, features, ctx)
+    for i in range(width):
+        # 7 times its sigmoid, nearly 7, times (1 - 0.5).
+        gate_up.bias.host[2 * i] = 7
+        gate_up.bias.host[2 * i + 1] = -0.5
+    gate_up.bias.device.enqueue_copy_from(gate_up.bias.host)
+    down.blocks.fill(zero_byte)
+    for feature in range(features):
+        var code = UInt8(feature % 16)
+        var position = feature % 7 * 9
+        down.blocks.host[feature * width // 2 + position // 2] = (
+            code << 4 if position % 2 else code
+        )
+        # The block without the element has a scale of its own.
+        for block in range(width // 32):
+            down.scales.host[feature * width // 32 + block] = 127
+        down.scales.host[feature * width // 32 + position // 32] = UInt8(
+            first_scale + feature // 16
+        )
+        down.bias.host[feature] = 0
+    down.blocks.device.enqueue_copy_from(down.blocks.host)
+    down.scales.device.enqueue_copy_from(down.scales.host)
+    down.bias.device.enqueue_copy_from(down.bias.host)
+    down.to_panels(features, width, ctx)
+    var hidden = Tensor[.bfloat16](ctx, features)
+    hidden.fill(random_bf16)
+    var starts = Tensor[.uint32](ctx, 2)
+    starts.host[0] = 0
+    starts.host[1] = 1
+    var ids = Tensor[.int32](ctx, 1)
+    var order = Tensor[.uint32](ctx, 1)
+    var choices = Tensor[.int32](ctx, 1)
+    var weights = Tensor[.float32](ctx, 1)
+    ids.host[0] = 0
+    order.host[0] = 0
+    choices.host[0] = 0
+    weights.host[0] = 1
+    starts.device.enqueue_copy_from(starts.host)
+    ids.device.enqueue_copy_from(ids.host)
+    order.device.enqueue_copy_from(order.host)
+    choices.device.enqueue_copy_from(choices.host)
+    weights.device.enqueue_copy_from(weights.host)
+    var sums = Tensor[.float32](ctx, PART_ROWS * features)
+    var actual = Tensor[.bfloat16](ctx, features)
+    poison(sums, ctx)
+    poison(actual, ctx)
+    slices_sm90[1, ALPHA, LIMIT, from_logits=False](
+        actual.on_device(),
+        sums.on_device(),
+        LayerProblem(
+            hidden.on_device(),
+            hidden.on_device(),
+            LayerTables(
+                order.on_device(),
+                starts.on_device(),
+                ids.on_device(),
+                choices.on_device(),
+                weights.on_device(),
+            ),
+            gate_up.on_device(),
+            down.on_device(),
+            rows=1,
+            experts=1,
+            groups=1,
+            features=features,
+            width=width,
+        ),
+        ctx,
+    )
+    actual.device.enqueue_copy_to(actual.host)
+    ctx.synchronize()
+    for feature in range(features):
+        var scale = first_scale + feature // 16
+        var want = code_value(feature % 16) * 2.0 ** (scale - 127) * 3.5
+        if abs(want) >= 2.0**128:
+            want *= 2.0**1000
+        var have = actual.host[feature].cast[.float64]()
+        assert_true(
+            Bool(isnan(have)) if scale == 255 else Bool(want == have),
+            String(t"scale {scale}, code {feature % 16}: {have}, not {want}"),
+        )
+    print(t"  every code times 128 scales from {first_scale} on: exact")
+    _ = hidden^
+    _ = starts^
+    _ = ids^
+    _ = order^
+    _ = choices^
+    _ = weights^
+    _ = gate_up^
+    _ = down^
+    _ = sums^
+
+
+def code_value(code: Int) -> Float64:
+    """E2M1, by the table of the OCP Microscaling specification."""
+    comptime MAGNITUDES: List[Float64] = [0, 0.5, 1, 1.5, 2, 3, 4, 6]
+    var magnitude = materialize[MAGNITUDES]()[code % 8]
+    return -magnitude if code >= 8 else magnitude
+
+
+def check_overlap(tokens: Int, experts: Int, ctx: DeviceContext) raises:
+    """Layers whose launches overlap give the same bits as layers that wait.
+
+    Each layer takes the one's output before it and other logits.
+    """
+    comptime layers = 24
+    comptime width = 2880
+    comptime top_k = 4
+    var gate_up = Stack(experts, 2 * width, width, random_scale, ctx)
+    var down = Stack(experts, width, width, random_scale, ctx)
+    var hidden = Tensor[.bfloat16](ctx, tokens * width)
+    var logits = Tensor[.bfloat16](ctx, layers * tokens * experts)
+    hidden.fill(random_bf16)
+    logits.fill(random_bf16)
+    var starts = Tensor[.uint32](ctx, experts + 1)
+    var ids = Tensor[.int32](ctx, experts)
+    var order = Tensor[.uint32](ctx, tokens * top_k)
+    var choices = Tensor[.int32](ctx, tokens * top_k)
+    var weights = Tensor[.float32](ctx, tokens * top_k)
+    var sums = Tensor[.float32](ctx, PART_ROWS * width)
+    var expected = Tensor[.bfloat16](ctx, layers * tokens * width)
+    var actual = Tensor[.bfloat16](ctx, layers * tokens * width)
+
+    def run(outputs: Tensor[.bfloat16], waits: Bool) raises {imm}:
+        for layer in range(layers):
+            var activations = hidden.on_device()
+            if layer > 0:
+                activations = outputs.on_device().unsafe_offset(
+                    (layer - 1) * tokens * width
+                )
+            slices_sm90[top_k, ALPHA, LIMIT, from_logits=True](
+                outputs.on_device().unsafe_offset(layer * tokens * width),
+                sums.on_device(),
+                LayerProblem(
+                    activations,
+                    logits.on_device().unsafe_offset(layer * tokens * experts),
+                    LayerTables(
+                        order.on_device(),
+                        starts.on_device(),
+                        ids.on_device(),
+                        choices.on_device(),
+                        weights.on_device(),
+                    ),
+                    gate_up.on_device(),
+                    down.on_device(),
+                    rows=tokens * top_k,
+                    experts=experts,
+                    groups=experts,
+                    features=width,
+                    width=width,
+                ),
+                ctx,
+            )
+            if waits:
+                ctx.synchronize()
+
+    poison(sums, ctx)
+    poison(expected, ctx)
+    run(expected, True)
+    expected.device.enqueue_copy_to(expected.host)
+    for _ in range(4):
+        poison(actual, ctx)
+        run(actual, False)
+        actual.device.enqueue_copy_to(actual.host)
+        ctx.synchronize()
+        for i in range(layers * tokens * width):
+            assert_equal(
+                bitcast[.uint16](actual.host[i]),
+                bitcast[.uint16](expected.host[i]),
+                "layers",
+            )
+    print(t"  {layers} layers of {tokens} tokens, {experts} experts: equal")
+    _ = gate_up^
+    _ = down^
+    _ = hidden^
+    _ = logits^
+    _ = starts^
+    _ = ids^
+    _ = order^
+    _ = choices^
+    _ = weights^
+    _ = sums^
+
+
 def even(groups: Int, rows: Int) -> List[Int]:
     return List[Int](length=groups, fill=rows)
 
@@ -282,8 +487,11 @@ def main() raises:
         check[1](Case("one expert", [0, 1, 0], 416, 160), ctx)
         check[2](Case("rows of several tiles", [0, 5, 1, 2], 288, 96), ctx)
         check[4](Case("all on one", [0, 0, 8, 0], 512, 288), ctx)
+        check[4](Case("all of four on one", [0, 16, 0], 512, 288), ctx)
         check[4](Case("one a group", even(8, 1), 1440, 224), ctx)
+        check[4](Case("one each of four", even(16, 1), 1440, 224), ctx)
         check[2](Case("many segments", even(8, 1), 288, 32), ctx)
+        check[1](Case("a chunk more", [3, 1, 0, 4], 1472, 96), ctx)
         check[8](
             Case("no expert", [1, 4, 3], 320, 96, ids=[1, -1, 0], experts=2),
             ctx,
@@ -295,13 +503,23 @@ def main() raises:
         check[4](Case("one token", [1, 0, 1, 1, 1], 2880, 2880), ctx)
         check[4](Case("two tokens", [1, 2, 1, 2, 1, 1], 2880, 2880), ctx)
         check[4](Case("two apart", even(8, 1), 2880, 2880), ctx)
+        check[4](Case("three tokens", [2, 1, 3, 2, 3, 1], 2880, 1440), ctx)
+        check[4](Case("four tokens", [4, 2, 3, 1, 1, 2, 3], 2880, 1440), ctx)
+        check[4](Case("four apart", even(16, 1), 2880, 2880), ctx)
         check[4, from_logits=True](
             Case("one selects", [4, 0, 0, 0, 0], 288, 96), ctx
         )
         check[4, from_logits=True](
             Case("two select", even(8, 1), 416, 160), ctx
         )
+        check[4, from_logits=True](
+            Case("four select", even(16, 1), 416, 160), ctx
+        )
         check[2, from_logits=True](
             Case("of many experts", even(291, 0), 64, 32, lead=8), ctx
         )
+        check_every_value(0, ctx)
+        check_every_value(128, ctx)
+        for tokens in range(1, 5):
+            check_overlap(tokens, 8, ctx)
     print("all passed")

@@ -48,7 +48,7 @@ MIN_PANEL_DEPTH = 256
 MAX_PANEL_DEPTH = 8192
 """The longest K that Hopper's fast kernels take."""
 
-_PART_ROWS = 280
+_PART_ROWS = 296
 # Rows of partial sums that the kernels for few tokens need: PART_ROWS of ``slice_sums.mojo``.
 
 SWIGLU_ALPHA = 1.702
@@ -257,7 +257,7 @@ def mxfp4_moe_experts(
     """Does everything behind the router's matmul, in as few launches as are fastest.
 
     That is :func:`mxfp4_moe_select`, :func:`mxfp4_moe_gate_up_swiglu`, :func:`mxfp4_moe_down`
-    and :func:`mxfp4_moe_combine`. In panels, one or two tokens take two launches on a Hopper
+    and :func:`mxfp4_moe_combine`. In panels, up to four tokens take two launches on a Hopper
     GPU, and round to BF16 between the projections and at the end alone.
 
     Args:
