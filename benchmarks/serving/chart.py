@@ -27,20 +27,22 @@ _WIDTH = 0.4
 def draw_chart(content: dict[str, Any], path: Path) -> None:
     """Draws the content of a results file, as PNG or SVG by the path's suffix.
 
-    A bar is a decode rate in percent of its limit, with tokens/s written on it.
+    A bar is a decode rate in percent of its limit, with tokens/s written on it. Servers
+    that were not measured have no bars, and leave no room for them.
     """
+    measured = [row for row in content["rows"] if share_of_limit(row) is not None]
+    shown = [bar for bar in BARS if any(row["device_graphs"] is bar[0] for row in measured)]
     with plt.rc_context({"svg.hashsalt": "serving", "font.size": 10}):
         figure, panels = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
         for panel, model in zip(panels, reversed(MODELS), strict=True):
-            for number, (device_graphs, label, colour) in enumerate(BARS):
+            for number, (device_graphs, label, colour) in enumerate(shown):
                 rows = [
                     row
-                    for row in content["rows"]
-                    if row["model"] == model
-                    and row["device_graphs"] is device_graphs
-                    and share_of_limit(row) is not None
+                    for row in measured
+                    if row["model"] == model and row["device_graphs"] is device_graphs
                 ]
-                places = [BATCHES.index(row["batch"]) + (number - 0.5) * _WIDTH for row in rows]
+                offset = (number - (len(shown) - 1) / 2) * _WIDTH
+                places = [BATCHES.index(row["batch"]) + offset for row in rows]
                 heights = [share_of_limit(row) for row in rows]
                 bars = panel.bar(places, heights, _WIDTH, color=colour, label=label)
                 rates = [f"{row['decode_tokens_per_s']:.0f}" for row in rows]
