@@ -139,9 +139,6 @@ def _slices_kernel[
     # The next launch's copies do not stand in front of these.
     launch_dependent_grids()
     token_barrier[].wait(0)
-    # One more meeting, for racecheck: it does not follow each warp's wait for what
-    # another one asked for.
-    barrier()
     # Down stays behind by some products of the next slice: by then the other warps'
     # parts of its activations are there.
     var number = UInt32(0)
