@@ -146,7 +146,9 @@ struct ActivationRows[shape: StreamShape](TrivialRegisterPassable):
                 Int((row_tile.first - self.first_row + row) * self.row_bytes)
             )
             step = Int32(_BLOCK_BYTES)
-        return LaneRows.of(start, step)
+        return LaneRows(
+            start.unsafe_offset(Int(lane // 8 * Int32(_UNIT_BYTES))), step
+        )
 
 
 @fieldwise_init
@@ -157,23 +159,6 @@ struct LaneRows(TrivialRegisterPassable):
     """Where that of the first block lies which was not passed."""
     var step: Int32
     """Bytes that a passed block counts: none for zeros."""
-
-    @staticmethod
-    @inline(.always)
-    def of(row: SharedPointer[UInt8], step: Int32) -> Self:
-        """Finds what this lane reads of its row.
-
-        Args:
-            row: Where the row of this lane's number, among each eight, starts.
-            step: Bytes that a passed block counts.
-
-        Returns:
-            Where it lies.
-        """
-        var lane = Int32(lane_id())
-        return Self(
-            row.unsafe_offset(Int(lane // 8 * Int32(_UNIT_BYTES))), step
-        )
 
     @inline(.always)
     def load[known: Int](self, more: Int32) -> SIMD[.bfloat16, 8]:

@@ -33,6 +33,10 @@ from .panel_word import pack_word, place_code
 comptime PANEL_FEATURES = 16
 """Features of a panel: the rows of A in `mma.m16n8k16`."""
 
+comptime WORD_BYTES = 4
+"""Bytes of a word, which is an element where copies take panels for the rows of a
+matrix."""
+
 comptime PANEL_BLOCK_BYTES = PANEL_FEATURES * BLOCK_BYTES
 """Packed bytes of a panel for 32 elements along K."""
 

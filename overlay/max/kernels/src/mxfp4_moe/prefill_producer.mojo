@@ -12,7 +12,7 @@ from std.memory import Pointer
 
 from .bulk_copy import SharedPointer, bulk_copy
 from .epilogue import Epilogue
-from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
+from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES, WORD_BYTES
 from .prefill_layout import (
     PANEL_STEP_BYTES,
     ROW_BYTES,
@@ -29,9 +29,6 @@ from .prefill_schedule import PrefillTile
 from .prefill_sums import ROW_UNIT
 from .problem import MatmulProblem
 from .tensor_copy import tensor_copy
-
-comptime WORD_BYTES = 4
-"""Bytes of an element of the matrix of packed weights, which has a panel a row."""
 
 
 struct TileCopies[weights_origin: ImmOrigin, rows_origin: ImmOrigin](

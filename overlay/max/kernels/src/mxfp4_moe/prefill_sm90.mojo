@@ -37,7 +37,7 @@ from .epilogue import Epilogue
 from .gather_rows import gather_rows
 from .kernel_argument import TensorPointer
 from .mxfp4 import BLOCK_ELEMENTS
-from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
+from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES, WORD_BYTES
 from .prefill_consumer import Consumer
 from .prefill_layout import (
     CONSUMER_THREADS,
@@ -51,7 +51,7 @@ from .prefill_layout import (
     PrefillLayout,
     stage_bytes,
 )
-from .prefill_producer import WORD_BYTES, TileCopies, prepare_operands
+from .prefill_producer import TileCopies, prepare_operands
 from .prefill_ring import OperandSets, Ring, make_barriers
 from .prefill_schedule import GroupRows, PrefillSchedule
 from .prefill_sums import ROW_UNIT, declare_sums

@@ -20,7 +20,7 @@ from max.gpu.sync import syncwarp
 from .bulk_copy import SharedPointer
 from .kernel_argument import TensorPointer
 from .layer_problem import LayerProblem
-from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
+from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES, WORD_BYTES
 from .raw_products import add_scaled, raw_product
 from .slice_layout import SHAPE, SliceLayout
 from .slice_schedule import SliceCursor, SliceSchedule
@@ -54,7 +54,7 @@ def down_map[
     Raises:
         Error: If the driver refuses it.
     """
-    comptime words = block_bytes // 4
+    comptime words = block_bytes // WORD_BYTES
     return matrix_map[.uint32, TensorMapSwizzle.SWIZZLE_NONE](
         bytes.unsafe_bitcast[UInt32](),
         Int(layer.experts * layer.features) // PANEL_FEATURES,
@@ -159,14 +159,14 @@ struct SliceDown[rows: Int](TrivialRegisterPassable):
             self.chunk.start,
             blocks,
             panel,
-            slice.slice * Int32(PANEL_BLOCK_BYTES // 4),
+            slice.slice * Int32(PANEL_BLOCK_BYTES // WORD_BYTES),
             self.barrier,
         )
         tensor_copy(
             self.chunk.start.unsafe_offset(SHAPE.chunk_scales()),
             scales,
             panel,
-            slice.slice * Int32(PANEL_FEATURES // 4),
+            slice.slice * Int32(PANEL_FEATURES // WORD_BYTES),
             self.barrier,
         )
 

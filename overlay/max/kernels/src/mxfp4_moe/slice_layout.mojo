@@ -42,6 +42,9 @@ comptime EXCHANGE_BUFFERS = 2
 comptime EXCHANGE_FLOATS = SLICE_PANELS * PARTS * TILE_ROWS * PANEL_FEATURES
 """Partial sums of a slice."""
 
+comptime TOKEN_BLOCK_BYTES = BLOCK_ELEMENTS * size_of[BFloat16]()
+"""Bytes of a token's activations of one block along K."""
+
 comptime _MAX_SHARED_BYTES = 226 * 1024
 # What a thread block can have on Hopper, less 1 KiB.
 
@@ -237,7 +240,7 @@ struct SliceLayout(KernelArgument):
         Returns:
             The bytes, of which 16 are unused.
         """
-        return _BLOCK_BYTES + 16
+        return TOKEN_BLOCK_BYTES + 16
 
     @staticmethod
     @inline(.always)
@@ -292,7 +295,7 @@ struct SliceLayout(KernelArgument):
         Returns:
             The bytes, of which 16 are unused: see `activation_rows.mojo`.
         """
-        return Int(self.token_blocks) * _BLOCK_BYTES + 16
+        return Int(self.token_blocks) * TOKEN_BLOCK_BYTES + 16
 
     @inline(.always)
     def shared_bytes(self) -> Int:
@@ -326,7 +329,3 @@ struct SliceLayout(KernelArgument):
             layout.down_panels <= Int32(SHAPE.chunk_blocks)
             and layout.shared_bytes() <= _MAX_SHARED_BYTES
         )
-
-
-comptime _BLOCK_BYTES = BLOCK_ELEMENTS * size_of[BFloat16]()
-# Bytes of a row's activations of one block.

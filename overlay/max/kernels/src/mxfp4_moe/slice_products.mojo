@@ -17,16 +17,12 @@ from max.gpu.sync import syncwarp
 
 from .bulk_copy import SharedPointer
 from .layer_problem import LayerProblem
-from .mxfp4 import BLOCK_ELEMENTS
 from .raw_products import add_scaled, enlarge, raw_product
-from .slice_layout import SHAPE, SliceLayout
+from .slice_layout import SHAPE, TOKEN_BLOCK_BYTES, SliceLayout
 from .slice_schedule import SliceCursor, SliceSchedule
 from .slice_stream import SliceStream
 from .warp_lanes import warp_here
 from .weight_chunk import WeightChunk
-
-comptime _BLOCK_BYTES = BLOCK_ELEMENTS * 2
-# Bytes of a row's activations of one block.
 
 
 struct PartProducts[rows: Int](TrivialRegisterPassable):
@@ -72,7 +68,7 @@ struct PartProducts[rows: Int](TrivialRegisterPassable):
         self.row = shared.unsafe_offset(
             start
             + Int(
-                layout.panel_part(warp_here()).first * Int32(_BLOCK_BYTES)
+                layout.panel_part(warp_here()).first * Int32(TOKEN_BLOCK_BYTES)
                 + lane // 8 * 16
             )
         )
@@ -110,7 +106,11 @@ struct PartProducts[rows: Int](TrivialRegisterPassable):
         if blocks == Int32(chunk_blocks) and not chunk.has_large_scale(blocks):
             # This lane's block of each group.
             var own = self.row.unsafe_offset(
-                Int(Int32(lane_id()) % Int32(Self.GROUP) * Int32(_BLOCK_BYTES))
+                Int(
+                    Int32(lane_id())
+                    % Int32(Self.GROUP)
+                    * Int32(TOKEN_BLOCK_BYTES)
+                )
             )
             comptime for start in range(0, chunk_blocks, Self.GROUP):
                 # The last group may begin in the one before it, whose blocks it
@@ -120,7 +120,9 @@ struct PartProducts[rows: Int](TrivialRegisterPassable):
         else:
             for block in range(blocks):
                 self._add_block(chunk, block)
-        self.row = self.row.unsafe_offset(Int(blocks * Int32(_BLOCK_BYTES)))
+        self.row = self.row.unsafe_offset(
+            Int(blocks * Int32(TOKEN_BLOCK_BYTES))
+        )
 
     @inline(.always)
     def totals(self) -> SIMD[.float32, 2]:
@@ -147,7 +149,7 @@ struct PartProducts[rows: Int](TrivialRegisterPassable):
         var lane_pair = Int32(lane_id()) % Int32(Self.GROUP // 2)
         var activations = enlarge(
             ld_matrix[8](
-                own.unsafe_offset(start * _BLOCK_BYTES).unsafe_bitcast[
+                own.unsafe_offset(start * TOKEN_BLOCK_BYTES).unsafe_bitcast[
                     BFloat16
                 ]()
             )
@@ -172,7 +174,7 @@ struct PartProducts[rows: Int](TrivialRegisterPassable):
         var activations = enlarge(
             ld_matrix[8](
                 self.row.unsafe_offset(
-                    Int(block * Int32(_BLOCK_BYTES))
+                    Int(block * Int32(TOKEN_BLOCK_BYTES))
                 ).unsafe_bitcast[BFloat16]()
             )
         )

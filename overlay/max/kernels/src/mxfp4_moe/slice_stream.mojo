@@ -132,7 +132,6 @@ struct SliceStream(TrivialRegisterPassable):
             slice * layout.token_blocks * Int32(SLICE_PANELS)
             + self.part.start
             + self.chunk_start,
-            0,
             blocks,
             barrier,
         )

@@ -31,7 +31,6 @@ struct WeightChunk[shape: StreamShape](TrivialRegisterPassable):
         blocks: TensorPointer[UInt8],
         scales: TensorPointer[UInt8],
         first: Int32,
-        place: Int32,
         count: Int32,
         barrier: SharedPointer[SharedMemBarrier],
     ):
@@ -41,20 +40,17 @@ struct WeightChunk[shape: StreamShape](TrivialRegisterPassable):
             blocks: The stack's packed elements, in panels.
             scales: Its scales.
             first: The first block, of the stack's.
-            place: Its place among the chunk's blocks.
             count: How many blocks.
             barrier: What counts their bytes, and was told to expect them.
         """
         bulk_copy(
-            self.start.unsafe_offset(Int(place * Int32(PANEL_BLOCK_BYTES))),
+            self.start,
             blocks.unsafe_offset(Int(first) * PANEL_BLOCK_BYTES),
             count * Int32(PANEL_BLOCK_BYTES),
             barrier,
         )
         bulk_copy(
-            self.start.unsafe_offset(
-                Self.shape.chunk_scales() + Int(place * Int32(PANEL_FEATURES))
-            ),
+            self.start.unsafe_offset(Self.shape.chunk_scales()),
             scales.unsafe_offset(Int(first) * PANEL_FEATURES),
             count * Int32(PANEL_FEATURES),
             barrier,

@@ -141,7 +141,7 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
             blocks * Int32(PANEL_BLOCK_BYTES + PANEL_FEATURES)
         )
         WeightChunk[Self.shape](target).copy(
-            problem.blocks, problem.scales, self.block, 0, blocks, barrier
+            problem.blocks, problem.scales, self.block, blocks, barrier
         )
 
     @inline(.always)
