@@ -171,15 +171,25 @@ struct SliceDown[rows: Int](TrivialRegisterPassable):
         )
 
     @inline(.always)
-    def multiply(mut self, activations: SIMD[.bfloat16, 8]):
+    def wait(mut self) -> Bool:
+        """Waits until the copies that were started have come.
+
+        Returns:
+            Whether there may be scale bytes over 128.
+        """
+        self.barrier[].wait(self.phase)
+        self.phase ^= 1
+        return self.chunk.has_large_scale(self.count)
+
+    @inline(.always)
+    def multiply(mut self, activations: SIMD[.bfloat16, 8], large: Bool):
         """Multiplies the warp's panels with a slice.
 
         Args:
             activations: What `SliceExchange.activations` returns.
+            large: What `wait` returned.
         """
-        self.barrier[].wait(self.phase)
-        self.phase ^= 1
-        if self.chunk.has_large_scale(self.count):
+        if large:
             for panel in range(self.count):
                 self._multiply_large(activations, panel)
         else:

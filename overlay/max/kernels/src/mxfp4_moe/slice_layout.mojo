@@ -208,16 +208,6 @@ struct SliceLayout(KernelArgument):
 
     @staticmethod
     @inline(.always)
-    def token_barrier() -> Int:
-        """Finds the barrier of the tokens.
-
-        Returns:
-            Where it starts.
-        """
-        return Self.exchange_barriers() + EXCHANGE_BUFFERS * size_of[UInt64]()
-
-    @staticmethod
-    @inline(.always)
     def gated_rows(warp: Int) -> Int:
         """Finds a warp's activations between the projections.
 
@@ -228,7 +218,10 @@ struct SliceLayout(KernelArgument):
             Where they start.
         """
         return (
-            align_up(Self.token_barrier() + size_of[UInt64](), _ALIGNMENT)
+            align_up(
+                Self.exchange_barriers() + EXCHANGE_BUFFERS * size_of[UInt64](),
+                _ALIGNMENT,
+            )
             + warp * TILE_ROWS * Self.gated_row_bytes()
         )
 

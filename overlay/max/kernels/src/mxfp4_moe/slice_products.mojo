@@ -17,7 +17,7 @@ from max.gpu.sync import syncwarp
 
 from .bulk_copy import SharedPointer
 from .layer_problem import LayerProblem
-from .raw_products import add_scaled, enlarge, raw_product
+from .raw_products import add_scaled, raw_product
 from .slice_layout import SHAPE, TOKEN_BLOCK_BYTES, SliceLayout
 from .slice_schedule import SliceCursor, SliceSchedule
 from .slice_stream import SliceStream
@@ -103,7 +103,9 @@ struct PartProducts[rows: Int](TrivialRegisterPassable):
     def _add_chunk(mut self, chunk: WeightChunk[SHAPE], blocks: Int32):
         comptime chunk_blocks = SHAPE.chunk_blocks
         comptime assert chunk_blocks >= Self.GROUP
-        if blocks == Int32(chunk_blocks) and not chunk.has_large_scale(blocks):
+        var sums = self.sums
+        var large = blocks < Int32(chunk_blocks)
+        if not large:
             # This lane's block of each group.
             var own = self.row.unsafe_offset(
                 Int(
@@ -117,7 +119,9 @@ struct PartProducts[rows: Int](TrivialRegisterPassable):
                 # leaves out.
                 comptime from_block = min(start, chunk_blocks - Self.GROUP)
                 self._add_group[from_block, start - from_block](chunk, own)
-        else:
+            large = chunk.has_large_scale(blocks)
+        if large:
+            self.sums = sums
             for block in range(blocks):
                 self._add_block(chunk, block)
         self.row = self.row.unsafe_offset(
@@ -147,12 +151,10 @@ struct PartProducts[rows: Int](TrivialRegisterPassable):
     ](mut self, chunk: WeightChunk[SHAPE], own: SharedPointer[UInt8]):
         # Every lane has the scales of two blocks.
         var lane_pair = Int32(lane_id()) % Int32(Self.GROUP // 2)
-        var activations = enlarge(
-            ld_matrix[8](
-                own.unsafe_offset(start * TOKEN_BLOCK_BYTES).unsafe_bitcast[
-                    BFloat16
-                ]()
-            )
+        var activations = ld_matrix[8](
+            own.unsafe_offset(start * TOKEN_BLOCK_BYTES).unsafe_bitcast[
+                BFloat16
+            ]()
         )
         var even = chunk.scales[start](2 * lane_pair)
         var odd = chunk.scales[start + 1](2 * lane_pair)
@@ -171,12 +173,10 @@ struct PartProducts[rows: Int](TrivialRegisterPassable):
     @inline(.always)
     def _add_block(mut self, chunk: WeightChunk[SHAPE], block: Int32):
         # All columns of a row stand for the one block.
-        var activations = enlarge(
-            ld_matrix[8](
-                self.row.unsafe_offset(
-                    Int(block * Int32(TOKEN_BLOCK_BYTES))
-                ).unsafe_bitcast[BFloat16]()
-            )
+        var activations = ld_matrix[8](
+            self.row.unsafe_offset(
+                Int(block * Int32(TOKEN_BLOCK_BYTES))
+            ).unsafe_bitcast[BFloat16]()
         )
         var product = raw_product(chunk.codes[0](block), activations)
         add_scaled[two_steps=True](

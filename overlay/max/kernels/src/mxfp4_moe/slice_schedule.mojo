@@ -10,7 +10,7 @@ segment: the block adds a segment's products with `down` up, and nobody else doe
 from std.bit import count_trailing_zeros, pop_count
 from std.sys import size_of
 
-from max.gpu import lane_id
+from max.gpu import WARP_SIZE, lane_id
 from max.gpu.primitives import warp
 
 from .bulk_copy import SharedPointer
@@ -189,15 +189,19 @@ struct SliceSchedule(TrivialRegisterPassable):
             self.tokens[unsafe_offset=Int(place)] = Int32(lane // UInt32(top_k))
         if lane < MAX_ROWS:
             self.places[unsafe_offset=Int(lane)] = place if expert >= 0 else -1
+        # Once here, and one for all, since divisions take a warp a hundred cycles.
+        var slices = Int32(pop_count(leaders)) * self.tile_slices
+        var start = share_start(slices, blocks, block + Int32(lane))
+        var first = warp.shuffle_idx(start, 0)
+        var end = warp.shuffle_idx(start, 1)
+        # Row tiles that end before the share, which 16 lanes tell.
+        comptime assert MAX_ROWS <= WARP_SIZE
+        var before = warp.vote[.uint32](
+            lane < MAX_ROWS and Int32(lane + 1) * self.tile_slices <= first
+        )
         if lane == 0:
-            # Once here, since divisions take a warp a hundred cycles each.
-            var slices = Int32(pop_count(leaders)) * self.tile_slices
-            var first = share_start(slices, blocks, block)
             self.share[] = BlockShare(
-                first,
-                share_start(slices, blocks, block + 1),
-                Int32(UInt32(first) // UInt32(self.tile_slices)),
-                slices,
+                first, end, Int32(pop_count(before)), slices
             )
 
     @inline(.always)

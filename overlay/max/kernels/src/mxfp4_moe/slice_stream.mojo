@@ -68,9 +68,10 @@ struct SliceStream(TrivialRegisterPassable):
         self.chunk_start = 0
         if self.part.blocks <= 0:
             self.slice.left = 0
-        for _ in range(SHAPE.slots):
+        for slot in range(SHAPE.slots):
+            if slot > 0:
+                barrier()
             self.next_chunk(layer, layout, schedule)
-            barrier()
 
     @inline(.always)
     def chunk_here(self) -> WeightChunk[SHAPE]:

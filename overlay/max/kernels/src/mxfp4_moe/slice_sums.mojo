@@ -150,7 +150,7 @@ def _sum_parts_kernel[
     # The layer kernel waited for logits and choices before it let this kernel
     # start.
     comptime if from_logits:
-        select_slots[top_k](layer, schedule.choices)
+        select_slots[top_k, _WARPS, weighted=True](layer, schedule.choices)
         barrier()
     if warp == 0:
         var chosen = slot_choice[from_logits=from_logits](

@@ -11,7 +11,6 @@ of both stream without a pause, and only sums are left to a second launch.
 from std.memory import Pointer, bitcast
 from std.utils import StaticTuple
 
-from layout.tma_async import SharedMemBarrier
 from max.gpu import (
     MAX_THREADS_PER_BLOCK_METADATA,
     block_idx,
@@ -22,16 +21,15 @@ from max.gpu import (
 )
 from max.gpu.host import DeviceAttribute, DeviceContext, FuncAttribute
 from max.gpu.host.nvidia.tma import TMADescriptor, prefetch_tma_descriptor
-from max.gpu.memory import external_memory, fence_mbarrier_init
+from max.gpu.memory import external_memory
 from max.gpu.primitives.grid_controls import (
     PDLLevel,
     launch_dependent_grids,
     pdl_launch_attributes,
     wait_on_dependent_grids,
 )
-from max.gpu.sync import barrier, syncwarp
+from max.gpu.sync import barrier
 
-from .bulk_copy import SharedPointer, bulk_copy
 from .kernel_argument import TensorPointer
 from .layer_problem import LayerProblem
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
@@ -40,12 +38,12 @@ from .slice_exchange import SliceExchange
 from .slice_layout import MAX_BLOCKS, SHAPE, SLICE_FEATURES, SliceLayout
 from .slice_products import PartProducts
 from .slice_schedule import (
-    MAX_ROWS,
     TILE_ROWS,
     SliceSchedule,
     tile_rows,
 )
 from .slice_stream import SliceStream
+from .slice_tokens import SliceTokens
 from .slice_sums import segment_parts, sum_parts
 from .slot_choice import (
     CHOICE_SOURCE,
@@ -55,9 +53,6 @@ from .slot_choice import (
 )
 
 comptime _UNIT_BYTES = 16
-
-comptime _TOKEN_WARP = SHAPE.warps - 1
-# The warp that copies tokens.
 
 
 @__llvm_metadata(
@@ -83,9 +78,6 @@ def _slices_kernel[
         shared.unsafe_offset(SliceLayout.schedule()),
         layout.width_blocks,
     )
-    var token_barrier = shared.unsafe_offset(
-        SliceLayout.token_barrier()
-    ).unsafe_bitcast[SharedMemBarrier]()
     SliceLayout.init_barriers(shared)
     var exchange = SliceExchange[rows](layout, shared)
     exchange.init_barriers()
@@ -98,11 +90,10 @@ def _slices_kernel[
             alignment=_UNIT_BYTES
         ](Int(unit) * _UNIT_BYTES, SIMD[.uint8, _UNIT_BYTES](0))
     var warp = Int(warp_id())
+    SliceTokens.prefetch(layer, layout)
     if warp == 0:
         prefetch_choice[top_k, from_logits=from_logits](layer)
-    elif warp == _TOKEN_WARP and lane_id() == 0:
-        token_barrier[].init(layout.tokens)
-        fence_mbarrier_init()
+    elif warp == 1 and lane_id() == 0:
         prefetch_tma_descriptor(
             Pointer(to=down_blocks).unsafe_bitcast[NoneType]()
         )
@@ -110,12 +101,11 @@ def _slices_kernel[
             Pointer(to=down_scales).unsafe_bitcast[NoneType]()
         )
     wait_on_dependent_grids()
-    if warp == _TOKEN_WARP:
-        # In front of all weights.
-        _copy_tokens(layer, layout, shared, token_barrier)
+    var tokens = SliceTokens.load(layer, layout)
     comptime if from_logits:
-        comptime assert MAX_ROWS <= _TOKEN_WARP
-        select_slots[top_k](layer, schedule.choices)
+        select_slots[top_k, SHAPE.warps, weighted=False](
+            layer, schedule.choices
+        )
         barrier()
     if warp == 0:
         schedule.list_tiles[top_k](
@@ -126,19 +116,17 @@ def _slices_kernel[
             Int32(block_idx.x),
             Int32(grid_dim.x),
         )
+    tokens.store(layer, layout, shared)
     barrier()
 
     var share = schedule.share[]
     if share.first == share.end:
-        # Its copies must not outlive the block.
-        token_barrier[].wait(0)
         return
     var slice = schedule.first_slice(share)
     var weights = SliceStream(layer, layout, shared, schedule, slice)
     var down = SliceDown[rows](layer, layout, shared)
     # The next launch's copies do not stand in front of these.
     launch_dependent_grids()
-    token_barrier[].wait(0)
     # Down stays behind by some products of the next slice: by then the other warps'
     # parts of its activations are there.
     var number = UInt32(0)
@@ -154,12 +142,15 @@ def _slices_kernel[
             if number > 0:
                 var tile = slice.tile_before()
                 var tile_rows = schedule.tiles[unsafe_offset=Int(tile)].rows
+                # Before the warps wait for each other.
+                var large = down.wait()
                 down.multiply(
                     exchange.activations[alpha, limit](
                         number - 1,
                         tile_rows,
                         bitcast[.bfloat16, 2](biases).cast[.float32](),
-                    )
+                    ),
+                    large,
                 )
                 if slice.left == 0 or slice.slice == 0:
                     down.store(
@@ -199,29 +190,6 @@ def _slice_biases(layer: LayerProblem, expert: Int32, slice: Int32) -> UInt32:
     return layer.gate_up.bias.unsafe_offset(
         Int(expert) * 2 * Int(layer.width) + Int(2 * feature)
     ).unsafe_bitcast[UInt32]()[]
-
-
-@inline(.always)
-def _copy_tokens(
-    layer: LayerProblem,
-    layout: SliceLayout,
-    shared: SharedPointer[UInt8],
-    token_barrier: SharedPointer[SharedMemBarrier],
-):
-    var token = Int32(lane_id())
-    var bytes = layer.features * 2
-    # The barrier is ready.
-    syncwarp()
-    if token < layout.tokens:
-        token_barrier[].expect_bytes(bytes)
-        bulk_copy(
-            shared.unsafe_offset(layout.token_row(token)),
-            layer.hidden.unsafe_offset(
-                Int(token * layer.features)
-            ).unsafe_bitcast[UInt8](),
-            bytes,
-            token_barrier,
-        )
 
 
 def slices_fit(layer: LayerProblem, tokens: Int) -> Bool:

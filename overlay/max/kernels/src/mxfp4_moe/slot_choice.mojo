@@ -6,12 +6,14 @@ Every thread block of the kernels for few tokens finds it by itself, which is
 shorter than a launch that finds it for all.
 """
 
-from std.sys import inlined_assembly
+from std.sys import size_of
+from std.utils import StaticTuple
 
 from max.gpu import lane_id, warp_id
 
 from .bulk_copy import SharedPointer
 from .kernel_argument import TensorPointer
+from .l2_prefetch import CACHE_LINE_BYTES, prefetch_to_l2
 from .layer_problem import LayerProblem
 from .select import RouterScores, key_expert, key_weights, select_by_warp
 
@@ -37,34 +39,35 @@ struct SlotChoice(TrivialRegisterPassable):
 
 @inline(.always)
 def select_slots[
-    top_k: Int
+    top_k: Int, warps: Int, *, weighted: Bool
 ](layer: LayerProblem, choices: SharedPointer[SlotChoice]):
     """Selects each token's experts from the router's logits, a token a warp.
 
     Parameters:
         top_k: Choices a token.
+        warps: Warps of the block.
+        weighted: Whether choices get their router weights; else zeros.
 
     Args:
-        layer: The operands and their sizes, with no more tokens than the block has
-            warps.
+        layer: The operands and their sizes.
         choices: Room for each slot's. Threads meet before any reads it.
     """
-    var token = Int32(warp_id())
     var tokens = Int32(UInt32(layer.rows) // UInt32(top_k))
-    if token >= tokens:
-        return
-    var keys = select_by_warp[top_k](
-        RouterScores(
-            layer.tables.router_weights, layer.logits, tokens, layer.experts
-        ),
-        token,
-    )
-    var weights = key_weights(keys)
-    comptime for choice in range(top_k):
-        if lane_id() == choice:
-            choices[unsafe_offset=Int(token) * top_k + choice] = SlotChoice(
-                key_expert(keys[choice]), weights[choice]
-            )
+    for token in range(Int32(warp_id()), tokens, Int32(warps)):
+        var keys = select_by_warp[top_k](
+            RouterScores(
+                layer.tables.router_weights, layer.logits, tokens, layer.experts
+            ),
+            token,
+        )
+        var weights = StaticTuple[Float32, top_k](fill=0)
+        comptime if weighted:
+            weights = key_weights(keys)
+        comptime for choice in range(top_k):
+            if lane_id() == choice:
+                choices[unsafe_offset=Int(token) * top_k + choice] = SlotChoice(
+                    key_expert(keys[choice]), weights[choice]
+                )
 
 
 @inline(.always)
@@ -112,21 +115,11 @@ def prefetch_choice[top_k: Int, *, from_logits: Bool](layer: LayerProblem):
     """
     var lane = Int(lane_id())
     comptime if from_logits:
-        comptime line = 64
         # A cache line of logits a lane.
+        comptime line = CACHE_LINE_BYTES // size_of[BFloat16]()
         var logits = Int(layer.rows) // top_k * Int(layer.experts)
         if lane * line < logits:
-            _prefetch(layer.logits.unsafe_offset(lane * line))
+            prefetch_to_l2(layer.logits.unsafe_offset(lane * line))
     else:
         if lane < Int(layer.rows):
-            _prefetch(layer.tables.choices.unsafe_offset(lane))
-
-
-@inline(.always)
-def _prefetch[T: AnyType](place: TensorPointer[T]):
-    inlined_assembly[
-        "prefetch.global.L2 [$0];",
-        NoneType,
-        constraints="l",
-        has_side_effect=True,
-    ](UInt64(Int(place)))
+            prefetch_to_l2(layer.tables.choices.unsafe_offset(lane))

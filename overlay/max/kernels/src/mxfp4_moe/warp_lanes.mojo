@@ -53,9 +53,14 @@ def warp_here() -> Int32:
     Returns:
         The warp.
     """
-    return inlined_assembly[
-        "mov.u32 $0, %tid.x;",
-        Int32,
-        constraints="=r",
-        has_side_effect=True,
-    ]() // Int32(WARP_SIZE)
+    # Without a sign, since floor division of one that may have it takes six
+    # instructions.
+    return Int32(
+        inlined_assembly[
+            "mov.u32 $0, %tid.x;",
+            UInt32,
+            constraints="=r",
+            has_side_effect=True,
+        ]()
+        // UInt32(WARP_SIZE)
+    )
