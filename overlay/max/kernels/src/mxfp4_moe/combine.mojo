@@ -9,6 +9,7 @@ from max.gpu import block_idx, thread_idx
 from max.gpu.host import DeviceContext
 from max.gpu.primitives.grid_controls import (
     PDLLevel,
+    launch_dependent_grids,
     pdl_launch_attributes,
     wait_on_dependent_grids,
 )
@@ -82,6 +83,8 @@ def _combine_kernel[
     weighted: TensorPointer[BFloat16],
     features: Int32,
 ):
+    # The next kernel waits for all of this one before it reads.
+    launch_dependent_grids()
     wait_on_dependent_grids()
     var feature = (Int(block_idx.y) * _THREADS + Int(thread_idx.x)) * _VECTOR
     if feature < Int(features):
