@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # Copyright (c) 2026, the max-gpt-oss authors.
-"""Copies of contiguous bytes by Hopper's copy engine.
+"""Copies of contiguous bytes by Hopper's copy engine, and prefetches.
 
 One lane starts a copy of any size, and a barrier in shared memory counts the
 bytes that have come. MAX 26.7.0 wraps this instruction for Blackwell alone.
@@ -52,3 +52,21 @@ def bulk_copy(
         bytes,
         UInt32(Int(barrier)),
     )
+
+
+@inline(.always)
+def prefetch[T: AnyType](place: TensorPointer[T]):
+    """Brings what lies somewhere in global memory into L2.
+
+    Parameters:
+        T: What lies there.
+
+    Args:
+        place: Where: the whole sector of 32 bytes comes.
+    """
+    inlined_assembly[
+        "prefetch.global.L2 [$0];",
+        NoneType,
+        constraints="l",
+        has_side_effect=True,
+    ](UInt64(Int(place)))

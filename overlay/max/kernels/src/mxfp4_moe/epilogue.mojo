@@ -11,6 +11,7 @@ from std.math import exp, recip
 from std.memory import bitcast
 from std.sys import size_of
 
+from .bulk_copy import prefetch
 from .kernel_argument import KernelArgument, TensorPointer
 from .subnormals import round_to_bf16
 
@@ -60,6 +61,16 @@ trait Epilogue(KernelArgument):
             What `finish` takes.
         """
         return 0
+
+    @inline(.always)
+    def prefetch_features(self, expert: Int, feature: Int):
+        """Starts to bring what `load_features` reads closer.
+
+        Args:
+            expert: The expert whose weights make the sums.
+            feature: The first of the two features, an even number.
+        """
+        pass
 
     def finish(
         self,
@@ -229,6 +240,16 @@ struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
         return load_biases(self.bias, expert, self.features, feature)
 
     @inline(.always)
+    def prefetch_features(self, expert: Int, feature: Int):
+        """Starts to bring the two biases to L2.
+
+        Args:
+            expert: The expert whose weights make the sums.
+            feature: The first of the two features, an even number.
+        """
+        prefetch(self.bias.unsafe_offset(expert * Int(self.features) + feature))
+
+    @inline(.always)
     def finish(
         self,
         of_row: Operands,
@@ -334,6 +355,16 @@ struct BiasWeightScatter(Epilogue):
             The biases.
         """
         return load_biases(self.bias, expert, self.features, feature)
+
+    @inline(.always)
+    def prefetch_features(self, expert: Int, feature: Int):
+        """Starts to bring the two biases to L2.
+
+        Args:
+            expert: The expert whose weights make the sums.
+            feature: The first of the two features, an even number.
+        """
+        prefetch(self.bias.unsafe_offset(expert * Int(self.features) + feature))
 
     @inline(.always)
     def finish(

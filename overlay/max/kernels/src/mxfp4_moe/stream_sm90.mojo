@@ -36,7 +36,7 @@ from max.gpu.primitives.grid_controls import (
 from max.gpu.sync import barrier
 
 from .activation_rows import ActivationRows
-from .epilogue import Epilogue
+from .epilogue import Epilogue, Operands
 from .panel_products import multiply_panel
 from .panels import PANEL_FEATURES
 from .part_sums import PanelSums
@@ -108,6 +108,12 @@ def _stream_kernel[
                 var tile = Int32(UInt32(piece.unit) // UInt32(panels))
                 row_tile = schedule.row_tile(tile)
                 tile_end = (tile + 1) * panels
+            var first_feature = (piece.unit - tile_end + panels) * Int32(
+                PANEL_FEATURES
+            )
+            epilogue.prefetch_features(
+                Int(row_tile.expert), Int(first_feature + _lane_feature())
+            )
             var octets = Int32(ceildiv(UInt32(row_tile.count), 8))
             comptime for count in range(1, shape.row_octets() + 1):
                 if octets == Int32(count):
@@ -121,13 +127,7 @@ def _stream_kernel[
                         weights,
                     )
                     if piece.blocks == row_blocks:
-                        _store(
-                            epilogue,
-                            sums,
-                            row_tile,
-                            (piece.unit - tile_end + panels)
-                            * Int32(PANEL_FEATURES),
-                        )
+                        _store(epilogue, sums, row_tile, first_feature)
                     else:
                         layout.part_sums(shared, Int32(warp_id())).put(sums)
             place += Int32(shape.warps)
@@ -168,21 +168,42 @@ def _store[
     row_tile: RowTile,
     first_feature: Int32,
 ):
-    var lane = Int32(lane_id())
-    var feature = Int(first_feature + lane // 4 * 2)
-    var rows_left = row_tile.count - lane % 4 * 2
-    var row = row_tile.first + lane % 4 * 2
-    comptime for octet in range(octets):
-        comptime for i in range(2):
-            comptime at = Int32(octet * 8 + i)
-            if at < rows_left:
-                epilogue.store(
-                    Int(row_tile.expert),
-                    Int(row + at),
-                    feature,
-                    sums[octet][i],
-                    sums[octet][2 + i],
-                )
+    var feature = Int(first_feature + _lane_feature())
+    var lane_row = Int32(lane_id()) % 4 * 2
+    # All is read at once, before anything is written, so that nothing waits for one
+    # row after the other.
+    var of_features = epilogue.load_features(Int(row_tile.expert), feature)
+    var of_rows = StaticTuple[Operands, 2 * octets](fill=0)
+    comptime if EpilogueType.READS_ROWS:
+        comptime for at in range(2 * octets):
+            # Where there is no row any more, the last one's operands do.
+            var row = min(lane_row + Int32(_row_of(at)), row_tile.count - 1)
+            of_rows[at] = epilogue.load_row(Int(row_tile.first + row))
+    comptime for at in range(2 * octets):
+        var row = lane_row + Int32(_row_of(at))
+        if row < row_tile.count:
+            epilogue.write(
+                of_rows[at],
+                Int(row_tile.first + row),
+                feature,
+                epilogue.finish(
+                    of_rows[at],
+                    of_features,
+                    sums[at // 2][at % 2],
+                    sums[at // 2][2 + at % 2],
+                ),
+            )
+
+
+@inline(.always)
+def _lane_feature() -> Int32:
+    # The first of the lane's two features of a panel.
+    return Int32(lane_id()) // 4 * 2
+
+
+def _row_of(at: Int) -> Int:
+    # Of a row tile, less the lane's first: two rows of each eight.
+    return at // 2 * 8 + at % 2
 
 
 @inline(.always)
