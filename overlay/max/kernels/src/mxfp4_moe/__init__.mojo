@@ -19,7 +19,8 @@
 - `slices_sm90`, with `slot_choice`, `slice_layout`, `slice_schedule`,
   `slice_stream`, `slice_products`, `raw_products`, `slice_exchange`, `slice_down`
   and `slice_sums`: the Hopper kernels of a whole layer for up to four tokens.
-- `work_share`, `warp_lanes`: equal shares of work, and what lanes tell each other.
+- `work_share`, `divisor`, `warp_lanes`: equal shares of work, divisions, and what
+  lanes tell each other.
 - `expand_sm90`: packed elements to tensor-core fragments, in registers.
 - `epilogue`: what follows the sums: store, bias + SwiGLU, bias + weight.
 - `select`, `routing`, `combine`: what comes before and after the matmuls.

@@ -49,6 +49,15 @@ trait Epilogue(KernelArgument):
         return 0
 
     @inline(.always)
+    def prefetch_row(self, row: Int):
+        """Starts to bring what `load_row` reads closer.
+
+        Args:
+            row: The routed row.
+        """
+        pass
+
+    @inline(.always)
     def load_features(self, expert: Int, feature: Int) -> Operands:
         """Reads what the sums of two features meet: nothing, unless
         `READS_FEATURES`.
@@ -342,6 +351,16 @@ struct BiasWeightScatter(Epilogue):
             self.router_weights[unsafe_offset=Int(slot)],
             bitcast[.float32](slot),
         )
+
+    @inline(.always)
+    def prefetch_row(self, row: Int):
+        """Reads the row's slot, and starts to bring the router's weight to L2.
+
+        Args:
+            row: The routed row.
+        """
+        var slot = self.token_expert_order[unsafe_offset=row]
+        prefetch(self.router_weights.unsafe_offset(Int(slot)))
 
     @inline(.always)
     def load_features(self, expert: Int, feature: Int) -> Operands:

@@ -15,16 +15,18 @@ wait for each other.
 from std.bit import count_trailing_zeros, pop_count
 from std.math import ceildiv
 from std.sys import size_of
+from std.utils import StaticTuple
 
-from max.gpu import WARP_SIZE, grid_dim, lane_id, thread_idx, warp_id
+from max.gpu import WARP_SIZE, block_idx, lane_id, thread_idx, warp_id
 from max.gpu.primitives import warp
-from max.gpu.sync import barrier
+from max.gpu.sync import barrier, syncwarp
 
-from .bulk_copy import SharedPointer
+from .bulk_copy import SharedPointer, prefetch
+from .divisor import Divisor, small_quotient
+from .kernel_argument import KernelArgument
 from .panels import PANEL_FEATURES
 from .problem import MatmulProblem
 from .tile_schedule import RowTile
-from .work_share import share_start
 
 
 comptime _PANEL_COST = 4
@@ -111,7 +113,7 @@ struct Pieces[warps: Int, chunk_blocks: Int, cuts: Bool](
         self.parts = 1
         comptime if Self.cuts:
             self.parts = min(
-                Int32(UInt32(Self.warps) // UInt32(max(self.left, 1))),
+                small_quotient(Int32(Self.warps), max(self.left, 1)),
                 Self._chunks(row_blocks),
             )
 
@@ -132,18 +134,17 @@ struct Pieces[warps: Int, chunk_blocks: Int, cuts: Bool](
             return Piece(place, 0, row_blocks)
         if index >= self.left * self.parts:
             return Piece(place, 0, 0)
-        var part = Int32(UInt32(index) // UInt32(self.left))
+        var part = small_quotient(index, self.left)
         var chunks = Self._chunks(row_blocks)
-        var first = share_start(chunks, self.parts, part) * Int32(
-            Self.chunk_blocks
-        )
-        var end = share_start(chunks, self.parts, part + 1) * Int32(
-            Self.chunk_blocks
-        )
+        # The first parts have a chunk more.
+        var each = small_quotient(chunks, self.parts)
+        var larger = chunks - each * self.parts
+        var first = (each * part + min(part, larger)) * Int32(Self.chunk_blocks)
+        var blocks = (each + Int32(part < larger)) * Int32(Self.chunk_blocks)
         return Piece(
             self.first_left + index - part * self.left,
             first,
-            min(end, row_blocks) - first,
+            min(blocks, row_blocks - first),
         )
 
     @inline(.always)
@@ -161,27 +162,48 @@ struct Pieces[warps: Int, chunk_blocks: Int, cuts: Bool](
         return Int32(ceildiv(UInt32(row_blocks), UInt32(Self.chunk_blocks)))
 
 
+@fieldwise_init
+struct UnitDivisors(KernelArgument):
+    """What units are divided by."""
+
+    comptime NAME = StaticString("unit_divisors")
+    """The word for these numbers."""
+
+    var panels: Divisor
+    """Panels of an expert."""
+    var blocks: Divisor
+    """Thread blocks."""
+
+
+@fieldwise_init
+struct UnitShare(TrivialRegisterPassable):
+    """What a thread block does, and what else its warps need to know."""
+
+    var unit: Int32
+    """Its first unit."""
+    var end_unit: Int32
+    """The unit after its last one."""
+    var listed: Int32
+    """Groups in the schedule's list."""
+    var loses_rows: Int32
+    """Whether any rows belong to no expert."""
+
+
 struct UnitSchedule(TrivialRegisterPassable):
     """The row tiles of the groups that have any, listed in shared memory."""
 
+    var share: SharedPointer[UnitShare]
+    """The thread block's share."""
     var tiles: SharedPointer[GroupTiles]
     """The row tiles of each of these groups."""
     var costs: SharedPointer[Int32]
     """What the groups up to and with each cost."""
-    var warp_tiles: SharedPointer[GroupTiles]
-    """Room for what each warp lists."""
     var listed: Int32
     """Groups in the list."""
-    var row_tiles: Int32
-    """Row tiles of all groups."""
-    var cost: Int32
-    """What all of these cost."""
-    var loses_rows: Bool
-    """Whether any rows belong to no expert."""
-    var groups: Int32
-    """Groups, with those that have no rows."""
     var tile_rows: Int32
     """Rows of a tile."""
+    var divisors: UnitDivisors
+    """What units are divided by."""
 
     @inline(.always)
     def __init__(
@@ -189,6 +211,7 @@ struct UnitSchedule(TrivialRegisterPassable):
         place: SharedPointer[UInt8],
         problem: MatmulProblem,
         tile_rows: Int32,
+        divisors: UnitDivisors,
     ):
         """Makes an empty schedule.
 
@@ -196,18 +219,16 @@ struct UnitSchedule(TrivialRegisterPassable):
             place: Its shared memory.
             problem: The operands and their sizes.
             tile_rows: Rows of a tile.
+            divisors: What units are divided by.
         """
-        self.warp_tiles = place.unsafe_bitcast[GroupTiles]()
-        self.tiles = self.warp_tiles.unsafe_offset(WARP_SIZE)
+        self.share = place.unsafe_bitcast[UnitShare]()
+        self.tiles = self.share.unsafe_offset(1).unsafe_bitcast[GroupTiles]()
         self.costs = self.tiles.unsafe_offset(
             Int(problem.groups)
         ).unsafe_bitcast[Int32]()
         self.listed = 0
-        self.row_tiles = 0
-        self.cost = 0
-        self.loses_rows = problem.groups == 0
-        self.groups = problem.groups
         self.tile_rows = tile_rows
+        self.divisors = divisors
 
     @staticmethod
     def shared_bytes(groups: Int) -> Int:
@@ -219,85 +240,123 @@ struct UnitSchedule(TrivialRegisterPassable):
         Returns:
             Its bytes of shared memory.
         """
-        return (WARP_SIZE + groups) * size_of[GroupTiles]() + groups * size_of[
-            Int32
-        ]()
+        return size_of[UnitShare]() + groups * (
+            size_of[GroupTiles]() + size_of[Int32]()
+        )
 
     @inline(.always)
-    def build[threads: Int](mut self, problem: MatmulProblem):
-        """Fills the list, together with all threads of the block.
+    def build[equal_tiles: Bool](mut self, problem: MatmulProblem) -> UnitShare:
+        """Fills the list, and finds the block's share, with all of its threads.
 
         Groups of no expert have no row tiles.
 
         Parameters:
-            threads: Threads of the block.
+            equal_tiles: Whether all row tiles cost the same.
+
+        Args:
+            problem: The operands and their sizes.
+
+        Returns:
+            The share.
+        """
+        # One warp does it, and the others wait once: what takes long is that one
+        # result waits for the other, and not how many there are.
+        if warp_id() == 0:
+            if problem.groups <= Int32(WARP_SIZE):
+                self._build[1, equal_tiles](problem)
+            else:
+                self._build[4, equal_tiles](problem)
+        barrier()
+        var share = self.share[]
+        self.listed = share.listed
+        return share
+
+    @inline(.always)
+    def prefetch(self, problem: MatmulProblem):
+        """Starts to bring what `build` reads to L2, with all threads of the block.
 
         Args:
             problem: The operands and their sizes.
         """
-        comptime warps = threads // WARP_SIZE
-        comptime assert warps <= WARP_SIZE
-        var panels = problem.features // Int32(PANEL_FEATURES)
-        for base in range(0, Int(self.groups), threads):
-            var group = base + Int(thread_idx.x)
-            var expert = -1
-            var first = 0
-            var rows = Int32(0)
-            var rows_before = Int32(0)
-            var lost = False
-            if group < Int(self.groups):
-                expert = problem.group_expert(group)
-                var first_before, _ = problem.group_bounds(group - 1)
-                var end: Int
-                first, end = problem.group_bounds(group)
-                rows_before = Int32(first - first_before)
-                rows = Int32(end - first) if expert >= 0 else 0
-                lost = (
-                    Int(rows) < end - first
-                    or (group == 0 and first > 0)
-                    or (
-                        group == Int(self.groups) - 1
-                        and end < Int(problem.rows)
-                    )
-                )
-            var through = warp.prefix_sum(self._tiles_of(rows))
-            var cost_through = warp.prefix_sum(
-                self._cost(rows, panels) + self._opening_cost(rows_before, rows)
+        # A sector each.
+        var group = Int32(thread_idx.x) * 8
+        if group < problem.groups:
+            prefetch(problem.starts.unsafe_offset(Int(group)))
+            prefetch(problem.expert_ids.unsafe_offset(Int(group)))
+
+    @inline(.always)
+    def _build[
+        lane_groups: Int, equal_tiles: Bool
+    ](mut self, problem: MatmulProblem):
+        # Each lane takes as many groups that follow each other at once.
+        var panels = self.divisors.panels.value
+        var row_tiles = Int32(0)
+        var cost = Int32(0)
+        var lost = False
+        # Rows before the first group or after the last belong to nobody.
+        var first = _first_row(problem, 0)
+        var end = _first_row(problem, problem.groups)
+        for base in range(
+            Int32(0), problem.groups, Int32(WARP_SIZE * lane_groups)
+        ):
+            var group = base + Int32(lane_id()) * Int32(lane_groups)
+            # Reads do not depend on each other: one wait for all.
+            var bounds = StaticTuple[Int32, lane_groups + 2](fill=0)
+            comptime for i in range(lane_groups + 2):
+                bounds[i] = _first_row(problem, group + Int32(i - 1))
+            var lists = StaticTuple[GroupTiles, lane_groups](
+                fill=GroupTiles(0, 0, 0, 0)
             )
-            var with_rows = warp.vote[.uint32](rows > 0)
-            var lanes_lose = Int32(warp.vote[.uint32](lost) != 0)
-            if lane_id() == WARP_SIZE - 1:
-                self.warp_tiles[unsafe_offset=Int(warp_id())] = GroupTiles(
-                    through,
-                    Int32(pop_count(with_rows)),
-                    lanes_lose,
-                    cost_through,
+            comptime for i in range(lane_groups):
+                lists[i].expert = problem.expert_ids[
+                    unsafe_offset=Int(min(group + Int32(i), problem.groups - 1))
+                ]
+            var costs = StaticTuple[Int32, lane_groups](fill=0)
+            var lane_tiles = Int32(0)
+            var lane_cost = Int32(0)
+            var lane_listed = Int32(0)
+            comptime for i in range(lane_groups):
+                # Past the last group there are none.
+                var all = max(bounds[i + 2] - bounds[i + 1], 0)
+                var rows = all if lists[i].expert >= 0 else 0
+                lost = lost or rows < all
+                lane_tiles += self._tiles_of(rows)
+                lane_cost += self._cost(rows, panels) + self._opening_cost(
+                    bounds[i + 1] - bounds[i], rows
                 )
-            barrier()
-            var place = self.listed
-            var before = self.row_tiles
-            var cost_before = self.cost
-            comptime for other in range(warps):
-                # Reads do not depend on each other: one wait for all.
-                var others = self.warp_tiles[unsafe_offset=other]
-                if other < Int(warp_id()):
-                    before += others.end
-                    place += others.expert
-                    cost_before += others.rows
-                self.cost += others.rows
-                self.row_tiles += others.end
-                self.listed += others.expert
-                self.loses_rows = self.loses_rows or others.first_row != 0
-            if rows > 0:
-                var earlier_lanes = (UInt32(1) << UInt32(lane_id())) - 1
-                place += Int32(pop_count(with_rows & earlier_lanes))
-                self.tiles[unsafe_offset=Int(place)] = GroupTiles(
-                    before + through, Int32(expert), Int32(first), rows
-                )
-                self.costs[unsafe_offset=Int(place)] = (
-                    cost_before + cost_through
-                )
-            barrier()
+                lane_listed += Int32(rows > 0)
+                lists[i].end = lane_tiles
+                lists[i].first_row = bounds[i + 1]
+                lists[i].rows = rows
+                costs[i] = lane_cost
+            var tiles_through = warp.prefix_sum(lane_tiles)
+            var cost_through = warp.prefix_sum(lane_cost)
+            var listed_through = warp.prefix_sum(lane_listed)
+            var place = self.listed + listed_through - lane_listed
+            comptime for i in range(lane_groups):
+                if lists[i].rows > 0:
+                    lists[i].end += row_tiles + tiles_through - lane_tiles
+                    self.tiles[unsafe_offset=Int(place)] = lists[i]
+                    self.costs[unsafe_offset=Int(place)] = (
+                        cost + cost_through - lane_cost + costs[i]
+                    )
+                    place += 1
+            comptime last = UInt32(WARP_SIZE - 1)
+            row_tiles += warp.shuffle_idx(tiles_through, last)
+            cost += warp.shuffle_idx(cost_through, last)
+            self.listed += warp.shuffle_idx(listed_through, last)
+        lost = lost or first > 0 or end < problem.rows or problem.groups == 0
+        # All lanes see the list.
+        syncwarp()
+        # One half of the warp finds where the share begins, the other its end.
+        comptime half = WARP_SIZE // 2
+        var unit = self._first_unit[equal_tiles](
+            row_tiles, cost, Int32(lane_id()) >= Int32(half)
+        )
+        var end_unit = warp.shuffle_idx(unit, UInt32(half))
+        var loses_rows = Int32(warp.vote[.uint32](lost) != 0)
+        if lane_id() == 0:
+            self.share[] = UnitShare(unit, end_unit, self.listed, loses_rows)
 
     @inline(.always)
     def _tiles_of(self, rows: Int32) -> Int32:
@@ -336,9 +395,13 @@ struct UnitSchedule(TrivialRegisterPassable):
         Returns:
             Its expert and rows.
         """
-        var group = self.tiles[
-            unsafe_offset=Int(self._find[by_cost=False](index))
-        ]
+        return self._tile_of(
+            self.tiles[unsafe_offset=Int(self._find[by_cost=False](index))],
+            index,
+        )
+
+    @inline(.always)
+    def _tile_of(self, group: GroupTiles, index: Int32) -> RowTile:
         # The tiles of this group that come before.
         var skipped = index - (group.end - self._tiles_of(group.rows))
         var first = skipped * self.tile_rows
@@ -349,29 +412,22 @@ struct UnitSchedule(TrivialRegisterPassable):
         )
 
     @inline(.always)
-    def first_unit[
+    def _first_unit[
         equal_tiles: Bool
-    ](self, panels: Int32, block: Int32) -> Int32:
-        """Finds where a thread block's share of the units begins.
-
-        Parameters:
-            equal_tiles: Whether all row tiles cost the same.
-
-        Args:
-            panels: Panels of an expert.
-            block: The thread block, or the number of them.
-
-        Returns:
-            The first unit of the block: the end of the one's before it.
-        """
+    ](self, row_tiles: Int32, cost: Int32, next: Bool) -> Int32:
+        # Where the thread block's share of the units begins, or that of the next one,
+        # with all lanes of a warp.
+        var panels = self.divisors.panels.value
+        var blocks = self.divisors.blocks
+        var block = Int32(block_idx.x)
         comptime if equal_tiles:
-            return share_start(
-                self.row_tiles * panels, Int32(grid_dim.x), block
-            )
-        var before = share_start(self.cost, Int32(grid_dim.x), block)
-        if before >= self.cost:
-            return self.row_tiles * panels
-        var place = self._find[by_cost=True](before)
+            return blocks.share_start(row_tiles * panels, block + Int32(next))
+        var before_this = blocks.share_start(cost, block)
+        var before_next = blocks.share_start(cost, block + 1)
+        var place_this = self._find[by_cost=True](before_this)
+        var place_next = self._find[by_cost=True](before_next)
+        var before = before_next if next else before_this
+        var place = max(place_next if next else place_this, 0)
         var group = self.tiles[unsafe_offset=Int(place)]
         var tiles = self._tiles_of(group.rows)
         # A share that begins while a run does, begins with the run.
@@ -383,17 +439,20 @@ struct UnitSchedule(TrivialRegisterPassable):
         )
         # All tiles but the last are full.
         var full_octets = self.tile_rows // 8
-        var full_cost = (Int32(_PANEL_COST) + full_octets) * panels + Int32(
-            _RUN_COST
-        )
-        var tile = min(Int32(UInt32(within) // UInt32(full_cost)), tiles - 1)
-        var panel_cost = Int32(_PANEL_COST) + min(
+        var tile = Int32(0)
+        if tiles > 1:
+            var full_cost = (Int32(_PANEL_COST) + full_octets) * panels + Int32(
+                _RUN_COST
+            )
+            tile = min(Int32(UInt32(within) // UInt32(full_cost)), tiles - 1)
+            within -= tile * full_cost
+        var octets = min(
             full_octets, _octets_of(group.rows) - tile * full_octets
         )
-        var panel = Int32(
-            ceildiv(UInt32(within - tile * full_cost), UInt32(panel_cost))
-        )
-        return (group.end - tiles + tile) * panels + min(panel, panels)
+        var panel = min(_panels_for(within, octets), panels)
+        if before >= cost:
+            return row_tiles * panels
+        return (group.end - tiles + tile) * panels + panel
 
     @inline(.always)
     def _find[*, by_cost: Bool](self, before: Int32) -> Int32:
@@ -418,7 +477,8 @@ struct UnitSchedule(TrivialRegisterPassable):
 
     @inline(.always)
     def tile_run(self, first_tile: Int32, end_tile: Int32) -> TileRun:
-        """Finds as many row tiles as can share the place of one.
+        """Finds as many row tiles as can share the place of one, with all lanes of a
+        warp.
 
         Args:
             first_tile: The first of them.
@@ -427,10 +487,15 @@ struct UnitSchedule(TrivialRegisterPassable):
         Returns:
             The run.
         """
-        var first = self.row_tile(first_tile)
+        var place = self._find[by_cost=False](first_tile)
+        var group = self.tiles[unsafe_offset=Int(place)]
+        var first = self._tile_of(group, first_tile)
         var run = TileRun(first_tile + 1, first.first, first.count)
         while run.end_tile < end_tile:
-            var next = self.row_tile(run.end_tile)
+            if run.end_tile == group.end:
+                place += 1
+                group = self.tiles[unsafe_offset=Int(place)]
+            var next = self._tile_of(group, run.end_tile)
             # Rows of no expert may lie between two groups.
             var gap = next.first != run.first_row + run.rows
             if gap or run.rows + next.count > self.tile_rows:
@@ -443,3 +508,23 @@ struct UnitSchedule(TrivialRegisterPassable):
 @inline(.always)
 def _octets_of(rows: Int32) -> Int32:
     return Int32(ceildiv(UInt32(rows), 8))
+
+
+@inline(.always)
+def _panels_for(cost: Int32, octets: Int32) -> Int32:
+    # How many cost no less. Divisions by numbers that are known.
+    var panels = Int32(0)
+    comptime for known in range(1, WARP_SIZE // 8 + 1):
+        if octets == Int32(known):
+            panels = Int32(ceildiv(UInt32(cost), UInt32(_PANEL_COST + known)))
+    return panels
+
+
+@inline(.always)
+def _first_row(problem: MatmulProblem, group: Int32) -> Int32:
+    # Of a group from -1 on; past the last one, their end.
+    var place = max(min(group, problem.groups), 0)
+    var first = Int32(
+        min(problem.starts[unsafe_offset=Int(place)], UInt32(problem.rows))
+    )
+    return first if group >= 0 else 0

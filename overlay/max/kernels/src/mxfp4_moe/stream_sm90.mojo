@@ -36,13 +36,14 @@ from max.gpu.primitives.grid_controls import (
 from max.gpu.sync import barrier
 
 from .activation_rows import ActivationRows
+from .divisor import Divisor
 from .epilogue import Epilogue, Operands
 from .panel_products import multiply_panel
 from .panels import PANEL_FEATURES
 from .part_sums import PanelSums
 from .problem import MatmulProblem, RowMap
 from .stream_layout import StreamLayout, StreamShape
-from .stream_schedule import Pieces, TileRun, UnitSchedule
+from .stream_schedule import Pieces, TileRun, UnitDivisors, UnitSchedule
 from .tile_schedule import RowTile
 from .weight_stream import WeightStream
 
@@ -59,29 +60,34 @@ def _stream_kernel[
     EpilogueType: Epilogue,
     shape: StreamShape,
     tables_ready: Bool,
-](problem: MatmulProblem, rows: RowMapType, epilogue: EpilogueType):
+](
+    problem: MatmulProblem,
+    rows: RowMapType,
+    epilogue: EpilogueType,
+    divisors: UnitDivisors,
+):
     var layout = StreamLayout[shape](Int(problem.depth), Int(problem.groups))
     var shared = external_memory[UInt8, address_space=.SHARED, alignment=128]()
     var schedule = UnitSchedule(
-        shared.unsafe_offset(layout.schedule()), problem, Int32(shape.rows)
+        shared.unsafe_offset(layout.schedule()),
+        problem,
+        Int32(shape.rows),
+        divisors,
     )
     layout.init_barriers(shared)
     var activations = ActivationRows[shape](layout, shared)
     comptime if not tables_ready:
         wait_on_dependent_grids()
-    schedule.build[shape.threads()](problem)
-
-    var panels = problem.features // Int32(PANEL_FEATURES)
-    comptime equal_tiles = shape.row_octets() == 1
-    var unit = schedule.first_unit[equal_tiles](panels, Int32(block_idx.x))
-    var end_unit = schedule.first_unit[equal_tiles](
-        panels, Int32(block_idx.x) + 1
-    )
-    var end_tile = Int32(ceildiv(UInt32(end_unit), UInt32(panels)))
+    var share = schedule.build[equal_tiles=shape.row_octets() == 1](problem)
+    var unit = share.unit
+    var end_unit = share.end_unit
+    var panels = divisors.panels.value
+    var end_tile = divisors.panels.quotient_up(end_unit)
     var run = TileRun(0, 0, 0)
     if unit < end_unit:
-        run = schedule.tile_run(Int32(UInt32(unit) // UInt32(panels)), end_tile)
+        run = schedule.tile_run(divisors.panels.quotient(unit), end_tile)
     comptime if not tables_ready:
+        # Copies come in the order in which they are asked for.
         activations.start(problem, rows, run)
     var row_blocks = Int32(layout.row_blocks())
     var pieces = Pieces[shape.warps, shape.chunk_blocks, shape.cuts()](
@@ -96,6 +102,9 @@ def _stream_kernel[
         activations.start(problem, rows, run)
     # The next launch's weights do not stand in front of these.
     launch_dependent_grids()
+    comptime if EpilogueType.READS_ROWS:
+        if Int32(thread_idx.x) < run.rows:
+            epilogue.prefetch_row(Int(run.first_row) + Int(thread_idx.x))
 
     var tile_end = Int32(0)
     var row_tile = RowTile(-1, 0, 0)
@@ -105,7 +114,7 @@ def _stream_kernel[
         activations.wait()
         while piece.blocks > 0 and piece.unit < run_end:
             if piece.unit >= tile_end:
-                var tile = Int32(UInt32(piece.unit) // UInt32(panels))
+                var tile = divisors.panels.quotient(piece.unit)
                 row_tile = schedule.row_tile(tile)
                 tile_end = (tile + 1) * panels
             var first_feature = (piece.unit - tile_end + panels) * Int32(
@@ -139,12 +148,15 @@ def _stream_kernel[
             barrier()
             activations.start(problem, rows, run)
 
+    comptime if not tables_ready:
+        # For the next launch: weights have driven the tables out of L2.
+        schedule.prefetch(problem)
     if pieces.are_cut():
         barrier()
         var warp = Int32(warp_id())
         if warp < pieces.left:
             var left_unit = pieces.first_left + warp
-            var tile = Int32(UInt32(left_unit) // UInt32(panels))
+            var tile = divisors.panels.quotient(left_unit)
             var sums = PanelSums[shape.row_octets()](fill=SIMD[.float32, 4](0))
             for part in range(pieces.parts):
                 layout.part_sums(shared, part * pieces.left + warp).add_to(sums)
@@ -155,7 +167,7 @@ def _stream_kernel[
                 (left_unit - tile * panels) * Int32(PANEL_FEATURES),
             )
 
-    if schedule.loses_rows:
+    if share.loses_rows != 0:
         _store_empty_rows[shape.threads()](problem, epilogue)
 
 
@@ -273,13 +285,17 @@ def stream_matmul_sm90[
             LaunchAttributeValue(Dim(100)),
         )
     )
+    var blocks = ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT)
     ctx.enqueue_function[
         _stream_kernel[RowMapType, EpilogueType, shape, tables_ready]
     ](
         problem,
         rows,
         epilogue,
-        grid_dim=ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT),
+        UnitDivisors(
+            Divisor(Int(problem.features) // PANEL_FEATURES), Divisor(blocks)
+        ),
+        grid_dim=blocks,
         block_dim=shape.threads(),
         shared_mem_bytes=layout.shared_bytes(),
         func_attribute=FuncAttribute.MAX_DYNAMIC_SHARED_SIZE_BYTES(

@@ -156,8 +156,8 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
         if piece.blocks == 0:
             return
         if piece.unit >= self.tile_end:
-            var panels = problem.features // Int32(PANEL_FEATURES)
-            var tile = Int32(UInt32(piece.unit) // UInt32(panels))
+            var panels = schedule.divisors.panels.value
+            var tile = schedule.divisors.panels.quotient(piece.unit)
             self.tile_end = (tile + 1) * panels
             self.first_panel = (schedule.row_tile(tile).expert - tile) * panels
         self.block = (self.first_panel + piece.unit) * Int32(
