@@ -10,7 +10,8 @@ four pairs of the lane's words of weights.
 
 Where a row tile has fewer than eight rows left, zeros stand for the others. No
 sum needs them, but power limits these kernels, and a tensor core that multiplies
-with zeros takes less of it.
+with zeros takes less of it. They are read from the banks where the rows would lie,
+so that they meet no row there either.
 """
 
 from std.sys import size_of
@@ -23,7 +24,7 @@ from max.gpu.sync import syncwarp
 from .bulk_copy import SharedPointer, bulk_copy
 from .mxfp4 import BLOCK_ELEMENTS
 from .problem import MatmulProblem, RowMap
-from .stream_layout import StreamLayout, StreamShape, at_block
+from .stream_layout import BANKS_BYTES, StreamLayout, StreamShape, at_block
 from .stream_schedule import TileRun
 from .tile_schedule import RowTile
 
@@ -139,13 +140,14 @@ struct ActivationRows[shape: StreamShape](TrivialRegisterPassable):
         """
         var lane = Int32(lane_id())
         var row = lane % 8 + Int32(octet * 8)
-        var start = self.no_row
-        var step = Int32(0)
-        if row < row_tile.count:
-            start = self.rows.unsafe_offset(
-                Int((row_tile.first - self.first_row + row) * self.row_bytes)
-            )
-            step = Int32(_BLOCK_BYTES)
+        var start = self.rows.unsafe_offset(
+            Int((row_tile.first - self.first_row + row) * self.row_bytes)
+        )
+        var step = Int32(_BLOCK_BYTES)
+        if row >= row_tile.count:
+            var place = UInt32(Int(start)) - UInt32(Int(self.no_row))
+            start = self.no_row.unsafe_offset(Int(place % UInt32(BANKS_BYTES)))
+            step = 0
         return LaneRows(
             start.unsafe_offset(Int(lane // 8 * Int32(_UNIT_BYTES))), step
         )

@@ -19,6 +19,9 @@ from .stream_schedule import UnitSchedule
 comptime _ALIGNMENT = 16
 """What the widest loads and all copies ask."""
 
+comptime BANKS_BYTES = 128
+"""All banks of shared memory, side by side."""
+
 comptime _MAX_SHARED_BYTES = 226 * 1024
 """What a thread block can have on Hopper, less 1 KiB for block reductions."""
 
@@ -104,9 +107,12 @@ struct StreamShape(TrivialRegisterPassable):
         """Sizes the zeros that stand for rows of other experts.
 
         Returns:
-            The bytes of a row's activations that meet one chunk.
+            The bytes of a row's activations that meet one chunk, from any bank on.
         """
-        return self.chunk_blocks * BLOCK_ELEMENTS * size_of[BFloat16]()
+        return (
+            self.chunk_blocks * BLOCK_ELEMENTS * size_of[BFloat16]()
+            + BANKS_BYTES
+        )
 
 
 @fieldwise_init
