@@ -17,9 +17,8 @@ so that they meet no row there either.
 from std.sys import size_of
 
 from layout.tma_async import SharedMemBarrier
-from max.gpu import WARP_SIZE, lane_id, thread_idx
+from max.gpu import lane_id, thread_idx, warp_id
 from max.gpu.compute.mma import ld_matrix
-from max.gpu.sync import syncwarp
 
 from .bulk_copy import SharedPointer, bulk_copy
 from .mxfp4 import BLOCK_ELEMENTS
@@ -99,27 +98,27 @@ struct ActivationRows[shape: StreamShape](TrivialRegisterPassable):
             rows: Maps a routed row to its activation row.
             run: The rows.
         """
-        comptime assert Self.shape.rows <= WARP_SIZE
         comptime assert (
             Self.shape.threads() * _UNIT_BYTES >= Self.shape.no_row_bytes()
         )
         self.first_row = run.first_row
-        var row = Int32(thread_idx.x)
-        if row < Int32(WARP_SIZE) and run.rows > 0:
-            var bytes = problem.depth * Int32(size_of[BFloat16]())
-            if row == 0:
-                self.barrier[].expect_bytes(bytes * run.rows)
-            syncwarp()
-            if row < run.rows:
-                bulk_copy(
-                    self.rows.unsafe_offset(Int(row * self.row_bytes)),
-                    problem.activations.unsafe_offset(
-                        rows.source_row(Int(run.first_row + row))
-                        * Int(problem.depth)
-                    ).unsafe_bitcast[UInt8](),
-                    bytes,
-                    self.barrier,
-                )
+        if lane_id() != 0 or run.rows == 0:
+            return
+        var bytes = problem.depth * Int32(size_of[BFloat16]())
+        # Until this has come, no bytes complete the barrier's phase.
+        if warp_id() == 0:
+            self.barrier[].expect_bytes(bytes * run.rows)
+        # A row a warp, since copies of one warp start one after the other.
+        for row in range(Int32(warp_id()), run.rows, Int32(Self.shape.warps)):
+            bulk_copy(
+                self.rows.unsafe_offset(Int(row * self.row_bytes)),
+                problem.activations.unsafe_offset(
+                    rows.source_row(Int(run.first_row + row))
+                    * Int(problem.depth)
+                ).unsafe_bitcast[UInt8](),
+                bytes,
+                self.barrier,
+            )
 
     @inline(.always)
     def wait(mut self):
