@@ -102,7 +102,7 @@ struct PanelProducts[shape: StreamShape, octets: Int](TrivialRegisterPassable):
             chunk: The weights.
             blocks: Blocks that the chunk has.
         """
-        if chunk.has_large_scale(blocks):
+        if chunk.slot_has_large_scale():
             for block in range(blocks):
                 self._add_block[0, two_steps=True](chunk, block)
         elif blocks == Int32(Self.shape.chunk_blocks):

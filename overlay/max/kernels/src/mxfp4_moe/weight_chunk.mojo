@@ -108,13 +108,31 @@ struct WeightChunk[shape: StreamShape](TrivialRegisterPassable):
             Whether there may be any: bytes of 128 count as well.
         """
         comptime assert Self.shape.chunk_blocks <= WARP_SIZE
-        var bits = UInt32(0)
+        var is_large = False
         if Int32(lane_id()) < blocks:
-            # Only such bytes have their top bit set.
-            bits = bitcast[.uint32, 4](
-                at_block[PANEL_FEATURES, 0](
-                    self.start.unsafe_offset(Self.shape.chunk_scales()),
-                    Int32(lane_id()),
-                ).unsafe_load[width=16, alignment=16](0)
-            ).reduce_or()
-        return warp.vote[.uint32](bits & 0x8080_8080 != 0) != 0
+            is_large = self._block_has_large_scale(Int32(lane_id()))
+        return warp.vote[.uint32](is_large) != 0
+
+    @inline(.always)
+    def slot_has_large_scale(self) -> Bool:
+        """Looks for scale bytes over 128 where a whole chunk has scales, with all
+        lanes of the warp. This takes fewer instructions.
+
+        Returns:
+            Whether there may be any: bytes of 128 count as well, and where the chunk
+            is not whole, what was there before.
+        """
+        comptime assert Self.shape.chunk_blocks <= WARP_SIZE
+        # Lanes without a block look at the last one.
+        var block = min(Int32(lane_id()), Int32(Self.shape.chunk_blocks - 1))
+        return warp.vote[.uint32](self._block_has_large_scale(block)) != 0
+
+    @inline(.always)
+    def _block_has_large_scale(self, block: Int32) -> Bool:
+        # Only such bytes have their top bit set.
+        var bits = bitcast[.uint32, 4](
+            at_block[PANEL_FEATURES, 0](
+                self.start.unsafe_offset(Self.shape.chunk_scales()), block
+            ).unsafe_load[width=16, alignment=16](0)
+        ).reduce_or()
+        return bits & 0x8080_8080 != 0

@@ -117,15 +117,20 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
             layout: Where things lie in shared memory.
             schedule: The row tiles.
         """
-        if self.blocks_left > 0:
-            var blocks = min(self.blocks_left, Int32(Self.shape.chunk_blocks))
-            if lane_id() == 0:
+        comptime whole = Int32(Self.shape.chunk_blocks)
+        # None behind the last piece, whose successor is then looked for in vain.
+        var blocks = min(self.blocks_left, whole)
+        if lane_id() == 0 and blocks > 0:
+            # A size that is known takes fewer instructions.
+            if blocks == whole:
+                self._copy(problem, whole)
+            else:
                 self._copy(problem, blocks)
-            self.block += blocks
-            self.blocks_left -= blocks
-            if self.blocks_left == 0:
-                self.place += Int32(Self.shape.warps)
-                self._begin_piece(problem, layout, schedule)
+        self.block += blocks
+        self.blocks_left -= blocks
+        if self.blocks_left == 0:
+            self.place += Int32(Self.shape.warps)
+            self._begin_piece(problem, layout, schedule)
         self.slot += 1
         if self.slot == Int32(Self.shape.slots):
             self.slot = 0
