@@ -23,8 +23,14 @@ Parameters:
 """
 
 
+comptime _EVICT_FIRST = UInt64(0x12F0_0000_0000_0000)
+# The policy that `createpolicy.fractional.L2::evict_first` makes.
+
+
 @inline(.always)
-def bulk_copy(
+def bulk_copy[
+    *, once: Bool = False
+](
     target: SharedPointer[UInt8],
     source: TensorPointer[UInt8],
     bytes: Int32,
@@ -32,12 +38,33 @@ def bulk_copy(
 ):
     """Starts a copy from global to shared memory.
 
+    Parameters:
+        once: Whether nobody reads the bytes again, so that they need not stay in L2.
+
     Args:
         target: Where to, at a multiple of 16 bytes.
         source: Where from, likewise.
         bytes: How many, a multiple of 16.
         barrier: What counts them, and was told to expect them.
     """
+    comptime if once:
+        inlined_assembly[
+            (
+                "cp.async.bulk.shared::cluster.global"
+                ".mbarrier::complete_tx::bytes.L2::cache_hint"
+                " [$0], [$1], $2, [$3], $4;"
+            ),
+            NoneType,
+            constraints="r,l,r,r,l,~{memory}",
+            has_side_effect=True,
+        ](
+            UInt32(Int(target)),
+            UInt64(Int(source)),
+            bytes,
+            UInt32(Int(barrier)),
+            _EVICT_FIRST,
+        )
+        return
     inlined_assembly[
         (
             "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"

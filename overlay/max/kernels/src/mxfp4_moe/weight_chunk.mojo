@@ -26,7 +26,9 @@ struct WeightChunk[shape: StreamShape](TrivialRegisterPassable):
     """Where the chunk lies."""
 
     @inline(.always)
-    def copy(
+    def copy[
+        *, once: Bool = False
+    ](
         self,
         blocks: TensorPointer[UInt8],
         scales: TensorPointer[UInt8],
@@ -36,6 +38,9 @@ struct WeightChunk[shape: StreamShape](TrivialRegisterPassable):
     ):
         """Starts the two copies of neighbouring blocks, elements and scales.
 
+        Parameters:
+            once: Whether nobody reads the weights again.
+
         Args:
             blocks: The stack's packed elements, in panels.
             scales: Its scales.
@@ -43,13 +48,13 @@ struct WeightChunk[shape: StreamShape](TrivialRegisterPassable):
             count: How many blocks.
             barrier: What counts their bytes, and was told to expect them.
         """
-        bulk_copy(
+        bulk_copy[once=once](
             self.start,
             blocks.unsafe_offset(Int(first) * PANEL_BLOCK_BYTES),
             count * Int32(PANEL_BLOCK_BYTES),
             barrier,
         )
-        bulk_copy(
+        bulk_copy[once=once](
             self.start.unsafe_offset(Self.shape.chunk_scales()),
             scales.unsafe_offset(Int(first) * PANEL_FEATURES),
             count * Int32(PANEL_FEATURES),

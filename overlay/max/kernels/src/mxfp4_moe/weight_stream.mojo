@@ -145,7 +145,7 @@ struct WeightStream[shape: StreamShape](TrivialRegisterPassable):
         barrier[].expect_bytes(
             blocks * Int32(PANEL_BLOCK_BYTES + PANEL_FEATURES)
         )
-        WeightChunk[Self.shape](target).copy(
+        WeightChunk[Self.shape](target).copy[once=True](
             problem.blocks, problem.scales, self.block, blocks, barrier
         )
 
