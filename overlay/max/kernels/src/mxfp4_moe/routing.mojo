@@ -12,7 +12,7 @@ from std.memory import unsafe_stack_allocation
 
 from max.gpu import WARP_SIZE, block_idx, lane_id, thread_idx, warp_id
 from max.gpu.host import DeviceContext
-from max.gpu.primitives import block, warp
+from max.gpu.primitives import warp
 from max.gpu.primitives.grid_controls import (
     PDLLevel,
     launch_dependent_grids,
@@ -22,6 +22,7 @@ from max.gpu.primitives.grid_controls import (
 from max.gpu.sync import barrier
 
 from .kernel_argument import KernelArgument, TensorPointer
+from .warp_lanes import warp_sum
 
 comptime _THREADS = 1024
 
@@ -81,7 +82,8 @@ def route_cpu(tables: RoutingTables, slots: Int, experts: Int) raises:
 def _route_kernel(tables: RoutingTables, slots_arg: Int32, experts_arg: Int32):
     # One thread block an expert, and one for the end. Each counts the slots of
     # smaller experts, which is where its own rows start, and then appends its
-    # slots in order. No block waits for another.
+    # slots in order, those of the first round with what it has read already. No
+    # block waits for another.
     wait_on_dependent_grids()
     launch_dependent_grids()
     var slots = Int(slots_arg)
@@ -89,36 +91,50 @@ def _route_kernel(tables: RoutingTables, slots_arg: Int32, experts_arg: Int32):
     var expert = Int32(block_idx.x)
     var thread = Int(thread_idx.x)
 
+    comptime warps = _THREADS // WARP_SIZE
+    comptime assert warps == WARP_SIZE
+    var warp_smaller = unsafe_stack_allocation[
+        warps, UInt32, address_space=.SHARED
+    ]()
+    var warp_counts = unsafe_stack_allocation[
+        warps, UInt32, address_space=.SHARED
+    ]()
+    var lane = Int(lane_id())
+    var mine = False
     var smaller = UInt32(0)
     for slot in range(thread, slots, _THREADS):
-        if tables.choices[unsafe_offset=slot] < expert:
-            smaller += 1
-    var first = block.sum[block_size=_THREADS, broadcast=True](smaller)
+        var choice = tables.choices[unsafe_offset=slot]
+        smaller += UInt32(choice < expert)
+        if slot == thread:
+            mine = choice == expert
+    var ballot = warp.vote[.uint32](mine)
+    smaller = warp_sum(smaller)
+    if lane == 0:
+        warp_smaller[unsafe_offset=Int(warp_id())] = smaller
+        warp_counts[unsafe_offset=Int(warp_id())] = pop_count(ballot)
+    barrier()
+    # A lane for each warp.
+    var next = warp_sum(warp_smaller[unsafe_offset=lane])
     if thread == 0:
-        tables.expert_starts[unsafe_offset=Int(expert)] = first
+        tables.expert_starts[unsafe_offset=Int(expert)] = next
         if Int(expert) < experts:
             tables.expert_ids[unsafe_offset=Int(expert)] = expert
     if Int(expert) == experts:
         return
 
-    comptime warps = _THREADS // WARP_SIZE
-    var warp_counts = unsafe_stack_allocation[
-        warps, UInt32, address_space=.SHARED
-    ]()
-    var next = first
     for base in range(0, slots, _THREADS):
         var slot = base + thread
-        var mine = slot < slots and tables.choices[unsafe_offset=slot] == expert
-        var ballot = warp.vote[.uint32](mine)
-        if lane_id() == 0:
-            warp_counts[unsafe_offset=Int(warp_id())] = pop_count(ballot)
-        barrier()
-        var before = next
-        comptime for w in range(warps):
-            var count = warp_counts[unsafe_offset=w]
-            if w < Int(warp_id()):
-                before += count
-            next += count
+        if base > 0:
+            mine = slot < slots and tables.choices[unsafe_offset=slot] == expert
+            ballot = warp.vote[.uint32](mine)
+            if lane == 0:
+                warp_counts[unsafe_offset=Int(warp_id())] = pop_count(ballot)
+            barrier()
+        var count = warp_counts[unsafe_offset=lane]
+        var before = next + warp_sum(
+            count if lane < Int(warp_id()) else UInt32(0)
+        )
+        next += warp_sum(count)
         if mine:
             var lower_lanes = (UInt32(1) << UInt32(lane_id())) - 1
             tables.token_expert_order[

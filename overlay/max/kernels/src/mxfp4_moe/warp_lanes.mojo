@@ -26,6 +26,24 @@ def warp_max(value: UInt32) -> UInt32:
 
 
 @inline(.always)
+def warp_sum(value: UInt32) -> UInt32:
+    """Adds the values of all lanes up, in one instruction.
+
+    Args:
+        value: A value of each lane.
+
+    Returns:
+        The sum.
+    """
+    return inlined_assembly[
+        "redux.sync.add.u32 $0, $1, 0xffffffff;",
+        UInt32,
+        constraints="=r,r",
+        has_side_effect=True,
+    ](value)
+
+
+@inline(.always)
 def lanes_with(value: UInt32) -> UInt32:
     """Finds the lanes that have the same value.
 
