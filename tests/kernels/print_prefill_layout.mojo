@@ -3,7 +3,7 @@
 """Prints what the host tells the prefill kernel of its shared memory.
 
 `print_prefill_layout FEATURES DEPTH GROUPS` prints steps, feature tiles, where
-the stages start, how many there are for tiles of 176 and of 48 rows, and whether
+the stages start, how many there are for tiles of 192 and of 48 rows, and whether
 the kernel takes the problem.
 """
 
@@ -23,7 +23,7 @@ def main() raises:
         layout.steps,
         layout.feature_tiles,
         layout.first_stage(),
-        layout.stages(11),
-        layout.stages(3),
+        layout.stages(24),
+        layout.stages(6),
         Int(PrefillLayout.fits(problem)),
     )

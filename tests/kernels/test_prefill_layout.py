@@ -12,7 +12,7 @@ import pytest
 
 import mojo_build
 
-TILE_ROWS = 176
+TILE_ROWS = 192
 TILE_FEATURES = 192
 
 
@@ -44,7 +44,7 @@ def program(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (5760, 2880, 128, 6, 15),
         (2880, 2880, 32, 6, 15),
-        (2880, 1440, 128, 7, 16),
+        (2880, 1440, 128, 6, 16),
         (192, 384, 6, 7, 16),
         (208, 8192, 256, 4, 10),
         (192, 192, 1, 7, 16),

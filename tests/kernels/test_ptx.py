@@ -55,7 +55,7 @@ def of(ptx: dict[str, str], name: str) -> str:
 def test_every_kernel_is_there(ptx: dict[str, str]) -> None:
     matmuls = {f"mxfp4_moe_matmul_{tile}_{end}" for tile in TILES for end in EPILOGUES}
     streams = {f"mxfp4_moe_stream_{rows}_{end}" for rows in STREAMS for end in EPILOGUES}
-    prefill = {f"mxfp4_moe_prefill_192x176_{end}" for end in EPILOGUES}
+    prefill = {f"mxfp4_moe_prefill_192x192_{end}" for end in EPILOGUES}
     others = {"route", "select_top4", "select_and_route_top4", "combine_top4", "to_panels"}
     others.add("gather_rows_gather")
     for_few = {"slices_top4_rows1", "slices_top4_rows2", "sum_parts_top4"}
@@ -110,10 +110,10 @@ def test_streams_expand_in_registers(ptx: dict[str, str], rows: str, epilogue: s
 
 @pytest.mark.parametrize("epilogue", EPILOGUES)
 def test_prefill_expands_in_registers(ptx: dict[str, str], epilogue: str) -> None:
-    text = of(ptx, f"mxfp4_moe_prefill_192x176_{epilogue}")
+    text = of(ptx, f"mxfp4_moe_prefill_192x192_{epilogue}")
     # Weights are A, from registers: four of them, and not a descriptor.
     registers: set[str] = set()
-    for rows in range(16, 177, 16):
+    for rows in range(8, 193, 8):
         from_registers = re.findall(
             rf"wgmma\.mma_async[^;]*m64n{rows}k16[^;]*\}}\s*,\s*\{{(%r\d+(?:, %r\d+){{3}})\}}", text
         )

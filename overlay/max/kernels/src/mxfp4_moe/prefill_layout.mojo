@@ -34,9 +34,8 @@ comptime WGMMA_FEATURES = 64
 comptime TILE_FEATURES = CONSUMERS * WGMMA_FEATURES
 """Features of a tile."""
 
-comptime TILE_ROWS = 176
-"""Most rows of a tile: their sums take 88 of a lane's 152 registers, and with 192
-rows `ptxas` runs one `wgmma` at a time."""
+comptime TILE_ROWS = 192
+"""Most rows of a tile: their sums take 96 of a lane's 160 registers."""
 
 comptime STEP_DEPTH = 64
 """Elements along K of a step: 128 bytes of a row, the widest swizzle."""
@@ -46,6 +45,9 @@ comptime STEP_BLOCKS = STEP_DEPTH // BLOCK_ELEMENTS
 
 comptime ROW_BYTES = STEP_DEPTH * 2
 """Bytes of a row of activations in a step."""
+
+comptime BOX_ROWS = 16
+"""Rows that are copied together. The last ones may be more than are computed."""
 
 comptime PANEL_STEP_BYTES = STEP_BLOCKS * PANEL_BLOCK_BYTES
 """Packed bytes of a panel in a step."""
@@ -84,7 +86,23 @@ def stage_bytes(row_units: Int32) -> Int32:
     Returns:
         The bytes: a multiple of 1024.
     """
-    return Int32(WEIGHT_BYTES) + row_units * Int32(ROW_UNIT * ROW_BYTES)
+    return Int32(WEIGHT_BYTES) + row_boxes(row_units) * Int32(
+        BOX_ROWS * ROW_BYTES
+    )
+
+
+@inline(.always)
+def row_boxes(row_units: Int32) -> Int32:
+    """Returns how many boxes have a tile's rows.
+
+    Args:
+        row_units: Its rows, in units of `ROW_UNIT`.
+
+    Returns:
+        The boxes.
+    """
+    comptime units = Int32(BOX_ROWS // ROW_UNIT)
+    return Int32(UInt32(row_units + units - 1) // UInt32(units))
 
 
 struct PrefillLayout(KernelArgument):

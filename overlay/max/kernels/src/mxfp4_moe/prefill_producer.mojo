@@ -3,7 +3,7 @@
 """Fills the stages of the prefill matmul, and what else its tiles need.
 
 One thread has the copy engine fill stage after stage: a box of packed weights, and
-one for each unit of rows. Three warps prepare operands, a tile ahead.
+one for each few rows. Three warps prepare operands, a tile ahead.
 """
 
 from max.gpu.host.nvidia.tma import TMADescriptor
@@ -14,6 +14,7 @@ from .bulk_copy import SharedPointer, bulk_copy
 from .epilogue import Epilogue
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES, WORD_BYTES
 from .prefill_layout import (
+    BOX_ROWS,
     PANEL_STEP_BYTES,
     ROW_BYTES,
     STEP_DEPTH,
@@ -21,12 +22,12 @@ from .prefill_layout import (
     WEIGHT_BYTES,
     PrefillLayout,
     PrefillOperands,
+    row_boxes,
     stage_bytes,
 )
 from .prefill_operands import OPERAND_THREADS
 from .prefill_ring import OperandSets, Ring
 from .prefill_schedule import PrefillTile
-from .prefill_sums import ROW_UNIT
 from .problem import MatmulProblem
 from .tensor_copy import tensor_copy
 
@@ -49,7 +50,7 @@ struct TileCopies[weights_origin: ImmOrigin, rows_origin: ImmOrigin](
     var weights: Pointer[TMADescriptor, Self.weights_origin]
     """Packed weights, in boxes of a step's panels."""
     var rows: Pointer[TMADescriptor, Self.rows_origin]
-    """Activations in routed order, in boxes of `ROW_UNIT` rows."""
+    """Activations in routed order, in boxes of `BOX_ROWS` rows."""
     var steps: Int32
     """Steps of a tile."""
     var stages: SharedPointer[UInt8]
@@ -72,7 +73,7 @@ struct TileCopies[weights_origin: ImmOrigin, rows_origin: ImmOrigin](
         Args:
             problem: The operands and their sizes.
             weights: Packed weights, in boxes of a step's panels.
-            rows: Activations in routed order, in boxes of `ROW_UNIT` rows.
+            rows: Activations in routed order, in boxes of `BOX_ROWS` rows.
             steps: Steps of a tile.
             stages: Where the first stage starts.
             ring: The stages.
@@ -135,13 +136,13 @@ struct TileCopies[weights_origin: ImmOrigin, rows_origin: ImmOrigin](
 
     @inline(.always)
     def _copy_rows(self, tile: PrefillTile, step: Int32, ring: Ring):
-        for unit in range(tile.row_units):
+        for box in range(row_boxes(tile.row_units)):
             tensor_copy(
                 self._stage(ring).unsafe_offset(
-                    WEIGHT_BYTES + Int(unit) * ROW_UNIT * ROW_BYTES
+                    WEIGHT_BYTES + Int(box) * BOX_ROWS * ROW_BYTES
                 ),
                 self.rows,
-                tile.first_row + unit * Int32(ROW_UNIT),
+                tile.first_row + box * Int32(BOX_ROWS),
                 step * Int32(STEP_DEPTH),
                 ring.full(),
             )

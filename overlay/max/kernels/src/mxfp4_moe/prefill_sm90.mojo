@@ -40,6 +40,7 @@ from .mxfp4 import BLOCK_ELEMENTS
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES, WORD_BYTES
 from .prefill_consumer import Consumer
 from .prefill_layout import (
+    BOX_ROWS,
     CONSUMER_THREADS,
     PANEL_STEP_BYTES,
     SHARED_BYTES,
@@ -269,7 +270,7 @@ def _launch[
         problem.activations,
         Int(problem.rows),
         Int(problem.depth),
-        ROW_UNIT,
+        BOX_ROWS,
         STEP_DEPTH,
         ctx,
     )

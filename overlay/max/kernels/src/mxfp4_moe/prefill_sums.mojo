@@ -12,8 +12,8 @@ from std.utils import StaticTuple
 
 from max.gpu.compute.mma import WGMMADescriptor
 
-comptime ROW_UNIT = 16
-"""Rows of a product are a multiple of this."""
+comptime ROW_UNIT = 8
+"""Rows of a product are a multiple of this: the least that `wgmma` has."""
 
 
 @inline(.always)

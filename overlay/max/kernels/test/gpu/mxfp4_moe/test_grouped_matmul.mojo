@@ -839,8 +839,8 @@ def main() raises:
         # Every number of rows that a tile can compute, and one row past each.
         var tile_cases: List[Shape] = [
             Shape("tiles", edges(TILE_ROWS, ROW_UNIT), 208, 384),
-            Shape("two tiles", [177, 192, 193, 273, 288, 336, 352], 208, 384),
-            Shape("more tiles", [353, 0, 385, 400, 433, 528, 529], 208, 416),
+            Shape("two tiles", [193, 200, 201, 273, 288, 352, 384], 208, 384),
+            Shape("more tiles", [385, 0, 392, 400, 433, 576, 577], 208, 416),
             Shape("K = 13 blocks", [30, 1, 300], 384, 416),
             Shape("K = 1440, many", [40, 129], 192, 1440),
             Shape("K = 8192, fewer stages", [40, 3], 208, 8192),
