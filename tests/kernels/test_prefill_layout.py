@@ -21,8 +21,8 @@ def stage_bytes(rows: int) -> int:
     return TILE_FEATURES * 32 + rows * 128
 
 
-OPERAND_BYTES = 16 + 8 * TILE_ROWS + 8 * TILE_FEATURES // 2
-"""A flag a producer warp, and two numbers for every row and every pair of features."""
+OPERAND_BYTES = 16 + 32 + 8 * TILE_ROWS + 8 * TILE_FEATURES // 2
+"""A flag a producer warp, the tile, and two numbers for every row and every pair of features."""
 
 SHARED_BYTES = 227 * 1024
 """What a thread block can have on Hopper."""

@@ -34,7 +34,10 @@ trait Epilogue(KernelArgument):
     """Whether `load_row` reads anything."""
 
     comptime READS_FEATURES: Bool
-    """Whether `load_features` reads anything."""
+    """Whether `load_features` reads anything, which is added to the sums then."""
+
+    comptime JOINS_FEATURES: Bool
+    """Whether a pair of sums becomes one result, and not two."""
 
     @inline(.always)
     def load_row(self, row: Int) -> Operands:
@@ -112,6 +115,19 @@ trait Epilogue(KernelArgument):
         """
         ...
 
+    def write_pair(
+        self, of_row: Operands, row: Int32, feature: Int32, pair: UInt32
+    ):
+        """Writes two results that lie side by side, rounded to BF16.
+
+        Args:
+            of_row: What `load_row` returned.
+            row: The routed row.
+            feature: The first feature whose sum is in them.
+            pair: The results, the first in the low half.
+        """
+        ...
+
     @inline(.always)
     def store(
         self, expert: Int, row: Int, feature: Int, sum0: Float32, sum1: Float32
@@ -152,6 +168,9 @@ struct StoreBF16(Epilogue):
 
     comptime READS_FEATURES = False
     """Whether features have operands."""
+
+    comptime JOINS_FEATURES = False
+    """Whether a pair of sums becomes one result."""
 
     var output: TensorPointer[BFloat16]
     """BF16 `[rows, features]`."""
@@ -194,6 +213,22 @@ struct StoreBF16(Epilogue):
         ](round_to_bf16(results))
 
     @inline(.always)
+    def write_pair(
+        self, of_row: Operands, row: Int32, feature: Int32, pair: UInt32
+    ):
+        """Writes two results.
+
+        Args:
+            of_row: Nothing.
+            row: The routed row.
+            feature: The first feature whose sum is in them.
+            pair: The results, the first in the low half.
+        """
+        _place(
+            self.output, Int(row), self.features, Int(feature)
+        ).unsafe_bitcast[UInt32]()[] = pair
+
+    @inline(.always)
     def store_empty(self, row: Int, feature: Int):
         """Stores two zeros.
 
@@ -227,6 +262,9 @@ struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
 
     comptime READS_FEATURES = True
     """Whether features have operands."""
+
+    comptime JOINS_FEATURES = True
+    """Whether a pair of sums becomes one result."""
 
     var output: TensorPointer[BFloat16]
     """BF16 `[rows, features / 2]`."""
@@ -296,6 +334,22 @@ struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
         )[] = round_to_bf16(results[0])
 
     @inline(.always)
+    def write_pair(
+        self, of_row: Operands, row: Int32, feature: Int32, pair: UInt32
+    ):
+        """Writes two results.
+
+        Args:
+            of_row: Nothing.
+            row: The routed row.
+            feature: The first feature whose sum is in them.
+            pair: The results, the first in the low half.
+        """
+        _place(
+            self.output, Int(row), self.features >> 1, Int(feature >> 1)
+        ).unsafe_bitcast[UInt32]()[] = pair
+
+    @inline(.always)
     def store_empty(self, row: Int, feature: Int):
         """Stores zero.
 
@@ -324,6 +378,9 @@ struct BiasWeightScatter(Epilogue):
 
     comptime READS_FEATURES = True
     """Whether features have operands."""
+
+    comptime JOINS_FEATURES = False
+    """Whether a pair of sums becomes one result."""
 
     var output: TensorPointer[BFloat16]
     """BF16 `[rows, features]`, in slot order."""
@@ -420,6 +477,25 @@ struct BiasWeightScatter(Epilogue):
         _place(self.output, slot, self.features, feature).unsafe_store[
             alignment=4
         ](round_to_bf16(results))
+
+    @inline(.always)
+    def write_pair(
+        self, of_row: Operands, row: Int32, feature: Int32, pair: UInt32
+    ):
+        """Writes two results.
+
+        Args:
+            of_row: The router's weight and the slot.
+            row: The routed row.
+            feature: The first feature whose sum is in them.
+            pair: The results, the first in the low half.
+        """
+        _place(
+            self.output,
+            Int(bitcast[.uint32](of_row[1])),
+            self.features,
+            Int(feature),
+        ).unsafe_bitcast[UInt32]()[] = pair
 
     @inline(.always)
     def store_empty(self, row: Int, feature: Int):

@@ -17,7 +17,7 @@ from max.gpu.compute.mma import WGMMADescriptor, wgmma_wait_group_sync
 from max.gpu.host.nvidia.tma import TensorMapSwizzle
 
 from .bulk_copy import SharedPointer
-from .epilogue import Epilogue, Results
+from .epilogue import Epilogue, Operands
 from .expand_sm90 import expand_panel_word, fragment
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .prefill_layout import (
@@ -31,7 +31,8 @@ from .prefill_layout import (
 )
 from .prefill_ring import OperandSets, Ring
 from .prefill_schedule import PrefillTile
-from .prefill_sums import ROW_UNIT, clear_sums, get_sum, multiply_step
+from .prefill_sums import ROW_UNIT, get_sum, multiply_step, start_sums
+from .subnormals import round_to_bf16
 
 
 comptime _BATCH = 4
@@ -41,18 +42,30 @@ comptime _Weights = StaticTuple[SIMD[.uint32, 4], 2 * STEP_BLOCKS]
 """A lane's part of A for a step: of 16 elements along K each."""
 
 
+comptime _BEGUN = Operands(-0.0)
+"""What `finish` adds to sums that began with their features' operands: nothing,
+not even an instruction."""
+
+
 @inline(.always)
-def _pin(results: Results) -> Results:
-    # Compilers would move what makes a result behind the condition for writing
-    # it, and each pair would wait for the one before.
-    return Results(
-        inlined_assembly["", Float32, constraints="=f,0", has_side_effect=True](
-            results[0]
-        ),
-        inlined_assembly["", Float32, constraints="=f,0", has_side_effect=True](
-            results[1]
-        ),
-    )
+def _pair(first: Float32, second: Float32) -> UInt32:
+    # Compilers would move what makes a pair behind the condition for writing it,
+    # and each pair would wait for the one before.
+    return inlined_assembly[
+        "", UInt32, constraints="=r,0", has_side_effect=True
+    ](bitcast[.uint32, 1](round_to_bf16(SIMD[.float32, 2](first, second))))
+
+
+@inline(.always)
+def _transpose(pair: UInt32) -> UInt32:
+    # Of eight times eight results, lane `i` has row `i // 4`, columns
+    # `2 * (i % 4)` and the next, before and after.
+    return inlined_assembly[
+        "movmatrix.sync.aligned.m8n8.trans.b16 $0, $1;",
+        UInt32,
+        constraints="=r,r",
+        has_side_effect=True,
+    ](pair)
 
 
 @fieldwise_init
@@ -225,16 +238,25 @@ struct Consumer(TrivialRegisterPassable):
         self.sets = sets
 
     @inline(.always)
-    def multiply(mut self, tile: PrefillTile):
-        """Computes the sums of the warpgroup's part of a tile.
+    def multiply[EpilogueType: Epilogue](mut self) -> PrefillTile:
+        """Computes the sums of the warpgroup's part of the next tile, from its
+        features' operands on.
 
-        Args:
-            tile: The tile.
+        Parameters:
+            EpilogueType: What happens to each pair of sums.
+
+        Returns:
+            The tile.
         """
         self.sets.wait_ready()
+        var operands = self._operands()
+        var tile = operands.tile()
+        var large = operands.any_large_scale()
+        var of_features = Operands(0)
+        comptime if EpilogueType.READS_FEATURES:
+            of_features = operands.of_features(self.first_feature)
+        start_sums[TILE_ROWS](of_features)
         self.ring.wait_full()
-        var large = self._operands().any_large_scale()
-        clear_sums[TILE_ROWS]()
         var reader = _PanelReader(self)
         # Products read one set of weights' registers while the other is filled.
         var weights = _expand(reader.read_step(self.ring.offset), large)
@@ -256,6 +278,7 @@ struct Consumer(TrivialRegisterPassable):
             self._end_products(others)
         wgmma_wait_group_sync()
         self.ring.release_last()
+        return tile
 
     @inline(.always)
     def _start_products(mut self, tile: PrefillTile, weights: _Weights):
@@ -289,45 +312,92 @@ struct Consumer(TrivialRegisterPassable):
             features: Output features, N.
             epilogue: Receives the sums.
         """
-        if tile.first_feature + self.first_feature < features:
-            self._store(tile, epilogue)
+        # Where lanes exchange, ptxas must not think that some have no features, or
+        # it takes no branch of the kernel for one that lanes take together.
+        var exists = tile.first_feature + self.first_feature < features
+        comptime for batch in range(0, TILE_ROWS // 8, _BATCH):
+            comptime octets = min(_BATCH, TILE_ROWS // 8 - batch)
+            if Int32(batch * 8) < tile.rows:
+                comptime if EpilogueType.JOINS_FEATURES:
+                    self._store_joined[batch, octets](tile, exists, epilogue)
+                else:
+                    self._store_pairs[batch, octets](tile, exists, epilogue)
         self.sets.release()
         self.sets.advance()
 
     @inline(.always)
-    def _store[
-        EpilogueType: Epilogue
-    ](self, tile: PrefillTile, epilogue: EpilogueType):
+    def _store_pairs[
+        EpilogueType: Epilogue, //, first: Int, octets: Int
+    ](self, tile: PrefillTile, exists: Bool, epilogue: EpilogueType):
+        # A lane has two rows of each eight, and writes two features of each.
         var feature = tile.first_feature + self.first_feature
-        var operands = self._operands()
-        var of_features = operands.of_features(self.first_feature)
         var quad_row = Int32(lane_id()) % 4 * 2
-        var first_row = tile.first_row + quad_row
-        var rows_left = tile.rows - quad_row
-        comptime for batch in range(0, TILE_ROWS // 8, _BATCH):
-            if Int32(batch * 8) >= tile.rows:
-                return
-            comptime octets = min(_BATCH, TILE_ROWS // 8 - batch)
-            var results = StaticTuple[Results, 2 * octets]()
-            comptime for i in range(2 * octets):
-                comptime octet = batch + i // 2
-                results[i] = _pin(
-                    epilogue.finish(
-                        operands.of_row(quad_row + Int32(octet * 8 + i % 2)),
-                        of_features,
-                        get_sum[octet, i % 2](),
-                        get_sum[octet, 2 + i % 2](),
-                    )
+        var of_rows = StaticTuple[Operands, 2 * octets](fill=Operands(0))
+        comptime if EpilogueType.READS_ROWS:
+            var operands = self._operands()
+            comptime for i in range(octets):
+                var both = operands.of_two_rows(
+                    quad_row + Int32((first + i) * 8)
                 )
-            comptime for i in range(2 * octets):
-                comptime row = Int32((batch + i // 2) * 8 + i % 2)
-                if row < rows_left:
-                    epilogue.write(
-                        operands.of_row(quad_row + row),
-                        Int(first_row + row),
-                        Int(feature),
-                        results[i],
-                    )
+                of_rows[2 * i] = Operands(both[0], both[1])
+                of_rows[2 * i + 1] = Operands(both[2], both[3])
+        var pairs = StaticTuple[UInt32, 2 * octets]()
+        comptime for i in range(2 * octets):
+            comptime octet = first + i // 2
+            var results = epilogue.finish(
+                of_rows[i],
+                _BEGUN,
+                get_sum[octet, i % 2](),
+                get_sum[octet, 2 + i % 2](),
+            )
+            pairs[i] = _pair(results[0], results[1])
+        var rows_left = tile.rows - quad_row if exists else Int32(0)
+        comptime for i in range(2 * octets):
+            comptime row = Int32((first + i // 2) * 8 + i % 2)
+            if row < rows_left:
+                epilogue.write_pair(
+                    of_rows[i],
+                    tile.first_row + quad_row + row,
+                    feature,
+                    pairs[i],
+                )
+
+    @inline(.always)
+    def _store_joined[
+        EpilogueType: Epilogue, //, first: Int, octets: Int
+    ](self, tile: PrefillTile, exists: Bool, epilogue: EpilogueType):
+        # A lane has two rows of each eight, and two features become one result. So
+        # lanes exchange: each writes two results of one row.
+        comptime assert not EpilogueType.READS_ROWS
+        var pairs = StaticTuple[UInt32, octets]()
+        comptime for i in range(octets):
+            comptime octet = first + i
+            pairs[i] = _transpose(
+                _pair(
+                    epilogue.finish(
+                        0, _BEGUN, get_sum[octet, 0](), get_sum[octet, 2]()
+                    )[0],
+                    epilogue.finish(
+                        0, _BEGUN, get_sum[octet, 1](), get_sum[octet, 3]()
+                    )[0],
+                )
+            )
+        var row_in_octet = Int32(lane_id()) // 4
+        var feature = (
+            tile.first_feature
+            + Int32(warp_id()) * 16
+            + Int32(lane_id()) % 4 * 4
+        )
+        var rows_left = tile.rows - row_in_octet if exists else Int32(0)
+        comptime for i in range(octets):
+            comptime row = Int32((first + i) * 8)
+            if row < rows_left:
+                epilogue.write_pair(
+                    0,
+                    tile.first_row + row_in_octet + row,
+                    feature,
+                    pairs[i],
+                )
 
     @inline(.always)
     def _operands(self) -> PrefillOperands:

@@ -2,10 +2,12 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """What consumers need of a prefill tile besides its steps, in shared memory.
 
-Consumers have no time to wait for memory: three warps read what the epilogue
-meets and look through the scales while the tile before is multiplied.
+Consumers have no time to wait for memory, nor to look for their tile: three warps
+find it, read what the epilogue meets and look through the scales while the tile
+before is multiplied.
 """
 
+from std.math import align_up
 from std.memory import bitcast
 from std.sys import size_of
 
@@ -36,7 +38,7 @@ struct TileOperands[tile_rows: Int, tile_features: Int](
     """The operands of one tile.
 
     In order: for each preparing warp whether it saw a scale byte over 128, the
-    operands of rows, and those of pairs of features.
+    tile, the operands of rows, and those of pairs of features.
 
     Parameters:
         tile_rows: Most rows of a tile.
@@ -44,32 +46,40 @@ struct TileOperands[tile_rows: Int, tile_features: Int](
     """
 
     comptime _FLAG_BYTES = 16
+    comptime _TILE_BYTES = align_up(size_of[PrefillTile](), 16)
     comptime _ROW_BYTES = Self.tile_rows * size_of[Operands]()
     comptime _FEATURE_BYTES = Self.tile_features // 2 * size_of[Operands]()
 
-    comptime BYTES = Self._FLAG_BYTES + Self._ROW_BYTES + Self._FEATURE_BYTES
+    comptime _ROWS_AT = Self._FLAG_BYTES + Self._TILE_BYTES
+    comptime _FEATURES_AT = Self._ROWS_AT + Self._ROW_BYTES
+
+    comptime BYTES = Self._FEATURES_AT + Self._FEATURE_BYTES
     """Shared memory of one tile's operands."""
 
     var start: SharedPointer[UInt8]
     """Where they start, a multiple of 16 bytes."""
 
     @inline(.always)
-    def _of_rows(self) -> SharedPointer[Float32]:
+    def _tile(self) -> SharedPointer[PrefillTile]:
         return self.start.unsafe_offset(Self._FLAG_BYTES).unsafe_bitcast[
-            Float32
+            PrefillTile
         ]()
 
     @inline(.always)
+    def _of_rows(self) -> SharedPointer[Float32]:
+        return self.start.unsafe_offset(Self._ROWS_AT).unsafe_bitcast[Float32]()
+
+    @inline(.always)
     def _of_features(self) -> SharedPointer[Float32]:
-        return self.start.unsafe_offset(
-            Self._FLAG_BYTES + Self._ROW_BYTES
-        ).unsafe_bitcast[Float32]()
+        return self.start.unsafe_offset(Self._FEATURES_AT).unsafe_bitcast[
+            Float32
+        ]()
 
     @inline(.always)
     def fill[
         EpilogueType: Epilogue
     ](self, tile: PrefillTile, features: Int32, epilogue: EpilogueType):
-        """Stores what the epilogue reads, with all preparing threads.
+        """Stores the tile and what the epilogue reads, with all preparing threads.
 
         Rows and features that the tile lacks get those of the last.
 
@@ -82,6 +92,8 @@ struct TileOperands[tile_rows: Int, tile_features: Int](
             epilogue: Reads the operands.
         """
         var thread = _thread()
+        if thread == 0:
+            self._tile()[] = tile
         comptime if EpilogueType.READS_FEATURES:
             for pair in range(
                 thread, Int32(Self.tile_features // 2), Int32(OPERAND_THREADS)
@@ -139,16 +151,25 @@ struct TileOperands[tile_rows: Int, tile_features: Int](
         return flags[0] | flags[1] | flags[2] != 0
 
     @inline(.always)
-    def of_row(self, row: Int32) -> Operands:
-        """Returns the operands of a row.
-
-        Args:
-            row: The row, from the tile's first.
+    def tile(self) -> PrefillTile:
+        """Returns the tile.
 
         Returns:
-            What the epilogue's `load_row` returned.
+            The tile.
         """
-        return self._of_rows().unsafe_load[width=2, alignment=8](2 * Int(row))
+        return self._tile()[]
+
+    @inline(.always)
+    def of_two_rows(self, row: Int32) -> SIMD[.float32, 4]:
+        """Returns the operands of two neighbouring rows.
+
+        Args:
+            row: The first of them, from the tile's first: an even number.
+
+        Returns:
+            What the epilogue's `load_row` returned for both.
+        """
+        return self._of_rows().unsafe_load[width=4, alignment=16](2 * Int(row))
 
     @inline(.always)
     def of_features(self, feature: Int32) -> Operands:

@@ -140,8 +140,7 @@ def _prefill_kernel[
             layout, shared, Ring(barriers, stages, bytes, fills=False), sets
         )
         while index < schedule.tiles():
-            var tile = schedule.tile(index)
-            consumer.multiply(tile)
+            var tile = consumer.multiply[EpilogueType]()
             consumer.store(tile, problem.features, epilogue)
             index += Int32(grid_dim.x)
 

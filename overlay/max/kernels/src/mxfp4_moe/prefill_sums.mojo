@@ -12,6 +12,8 @@ from std.utils import StaticTuple
 
 from max.gpu.compute.mma import WGMMADescriptor
 
+from .epilogue import Operands
+
 comptime ROW_UNIT = 8
 """Rows of a product are a multiple of this: the least that `wgmma` has."""
 
@@ -30,19 +32,22 @@ def declare_sums[most_rows: Int]():
 
 
 @inline(.always)
-def clear_sums[most_rows: Int]():
-    """Makes the sums zero.
+def start_sums[most_rows: Int](of_features: Operands):
+    """Begins the sums of a tile.
 
     Parameters:
         most_rows: The most rows of a product.
+
+    Args:
+        of_features: What the sums of the lane's two features begin with.
     """
-    comptime text = _zeros(most_rows // 2)
+    comptime text = _beginnings(most_rows // 2)
     inlined_assembly[
         StaticString(text),
         NoneType,
-        constraints="~{memory}",
+        constraints="f,f,~{memory}",
         has_side_effect=True,
-    ]()
+    ](of_features[0], of_features[1])
 
 
 @inline(.always)
@@ -130,10 +135,10 @@ def _multiply_step[
     )
 
 
-def _zeros(sums: Int) -> String:
+def _beginnings(sums: Int) -> String:
     var text = String()
     for i in range(sums):
-        text += String(t"mov.f32 sum{i}, 0f00000000; ")
+        text += String(t"mov.f32 sum{i}, ${i // 2 % 2}; ")
     return text
 
 
