@@ -7,7 +7,7 @@ neighbouring output features of one routed row. The pair is what gpt-oss needs:
 its gate and up rows alternate.
 """
 
-from std.math import exp, recip
+from std.math import exp2, recip
 from std.memory import bitcast
 from std.sys import size_of
 
@@ -15,6 +15,8 @@ from .bulk_copy import prefetch
 from .kernel_argument import KernelArgument, TensorPointer
 from .subnormals import round_to_bf16
 
+
+comptime _LOG2_E = Float32(1.4426950408889634)
 
 comptime Operands = SIMD[.float32, 2]
 """What an epilogue read from memory for a row, or for a pair of features."""
@@ -528,10 +530,11 @@ def clamped_swiglu[
     Returns:
         The activation.
     """
+    comptime slope = -alpha * _LOG2_E
     var bounded = _min(gate, limit)
-    var shifted = _max(_min(up, limit), -limit) + 1
+    var clamped = _max(_min(up, limit), -limit)
     # On the GPU the reciprocal is one instruction, a division forty.
-    return shifted * bounded * recip(1 + exp(-alpha * bounded))
+    return clamped.fma(bounded, bounded) * recip(1 + exp2(slope * bounded))
 
 
 @inline(.always)
