@@ -56,8 +56,8 @@ def test_every_kernel_is_there(ptx: dict[str, str]) -> None:
     matmuls = {f"mxfp4_moe_matmul_{tile}_{end}" for tile in TILES for end in EPILOGUES}
     streams = {f"mxfp4_moe_stream_{rows}_{end}" for rows in STREAMS for end in EPILOGUES}
     prefill = {f"mxfp4_moe_prefill_192x192_{end}" for end in EPILOGUES}
-    others = {"route", "select_top4", "select_and_route_top4", "combine_top4", "to_panels"}
-    others.add("gather_rows_gather")
+    others = {"route_1", "route_4", "route_16", "select_top4", "select_and_route_top4"}
+    others |= {"combine_top4", "to_panels", "gather_rows_gather"}
     for_few = {"slices_top4_rows1", "slices_top4_rows2", "sum_parts_top4"}
     layers = {f"mxfp4_moe_{name}_{source}" for name in for_few for source in ("logits", "choices")}
     expected = {*layers, *matmuls, *streams, *prefill, *(f"mxfp4_moe_{name}" for name in others)}

@@ -6,9 +6,9 @@ A stable counting sort: within an expert, slots keep their order, which makes
 every later sum deterministic.
 """
 
-
 from std.bit import pop_count
 from std.memory import unsafe_stack_allocation
+from std.utils import StaticTuple
 
 from max.gpu import WARP_SIZE, block_idx, lane_id, thread_idx, warp_id
 from max.gpu.host import DeviceContext
@@ -25,6 +25,8 @@ from .kernel_argument import KernelArgument, TensorPointer
 from .warp_lanes import warp_sum
 
 comptime _THREADS = 1024
+
+comptime _WARPS = _THREADS // WARP_SIZE
 
 
 @fieldwise_init
@@ -78,69 +80,99 @@ def route_cpu(tables: RoutingTables, slots: Int, experts: Int) raises:
         next[expert] += 1
 
 
-@__name("mxfp4_moe_route")
-def _route_kernel(tables: RoutingTables, slots_arg: Int32, experts_arg: Int32):
+@__name(t"mxfp4_moe_route_{rounds}")
+def _route_kernel[
+    rounds: Int
+](tables: RoutingTables, slots_arg: Int32, experts_arg: Int32):
     # One thread block an expert, and one for the end. Each counts the slots of
     # smaller experts, which is where its own rows start, and then appends its
-    # slots in order, those of the first round with what it has read already. No
-    # block waits for another.
+    # slots in order. No block waits for another. Choices are read `rounds` a
+    # thread at a time, and counted together; the first ones are read once.
     wait_on_dependent_grids()
     launch_dependent_grids()
+    comptime assert _WARPS == WARP_SIZE
+    comptime batch_slots = rounds * _THREADS
     var slots = Int(slots_arg)
     var experts = Int(experts_arg)
     var expert = Int32(block_idx.x)
     var thread = Int(thread_idx.x)
-
-    comptime warps = _THREADS // WARP_SIZE
-    comptime assert warps == WARP_SIZE
-    var warp_smaller = unsafe_stack_allocation[
-        warps, UInt32, address_space=.SHARED
-    ]()
-    var warp_counts = unsafe_stack_allocation[
-        warps, UInt32, address_space=.SHARED
-    ]()
+    var own = Int(warp_id())
     var lane = Int(lane_id())
-    var mine = False
-    var smaller = UInt32(0)
-    for slot in range(thread, slots, _THREADS):
-        var choice = tables.choices[unsafe_offset=slot]
-        smaller += UInt32(choice < expert)
-        if slot == thread:
-            mine = choice == expert
-    var ballot = warp.vote[.uint32](mine)
+    var warp_smaller = unsafe_stack_allocation[
+        _WARPS, UInt32, address_space=.SHARED
+    ]()
+    var counts = unsafe_stack_allocation[
+        rounds * _WARPS, UInt32, address_space=.SHARED
+    ]()
+
+    var choices = _read_choices[rounds](tables, thread, slots)
+    var smaller = _count_smaller(choices, expert)
+    for base in range(batch_slots, slots, batch_slots):
+        smaller += _count_smaller(
+            _read_choices[rounds](tables, base + thread, slots), expert
+        )
     smaller = warp_sum(smaller)
     if lane == 0:
-        warp_smaller[unsafe_offset=Int(warp_id())] = smaller
-        warp_counts[unsafe_offset=Int(warp_id())] = pop_count(ballot)
-    barrier()
-    # A lane for each warp.
-    var next = warp_sum(warp_smaller[unsafe_offset=lane])
-    if thread == 0:
-        tables.expert_starts[unsafe_offset=Int(expert)] = next
-        if Int(expert) < experts:
-            tables.expert_ids[unsafe_offset=Int(expert)] = expert
-    if Int(expert) == experts:
-        return
+        warp_smaller[unsafe_offset=own] = smaller
 
-    for base in range(0, slots, _THREADS):
-        var slot = base + thread
+    var next = UInt32(0)
+    for base in range(0, max(slots, 1), batch_slots):
         if base > 0:
-            mine = slot < slots and tables.choices[unsafe_offset=slot] == expert
-            ballot = warp.vote[.uint32](mine)
-            if lane == 0:
-                warp_counts[unsafe_offset=Int(warp_id())] = pop_count(ballot)
+            # All warps have read the counts.
             barrier()
-        var count = warp_counts[unsafe_offset=lane]
-        var before = next + warp_sum(
-            count if lane < Int(warp_id()) else UInt32(0)
-        )
-        next += warp_sum(count)
-        if mine:
-            var lower_lanes = (UInt32(1) << UInt32(lane_id())) - 1
-            tables.token_expert_order[
-                unsafe_offset=Int(before + pop_count(ballot & lower_lanes))
-            ] = UInt32(slot)
+            choices = _read_choices[rounds](tables, base + thread, slots)
+        var ballots = StaticTuple[UInt32, rounds]()
+        comptime for round in range(rounds):
+            ballots[round] = warp.vote[.uint32](choices[round] == expert)
+            if lane == 0:
+                counts[unsafe_offset=round * _WARPS + own] = pop_count(
+                    ballots[round]
+                )
         barrier()
+        if base == 0:
+            # A lane for each warp, here and below.
+            next = warp_sum(warp_smaller[unsafe_offset=lane])
+            if thread == 0:
+                tables.expert_starts[unsafe_offset=Int(expert)] = next
+                if Int(expert) < experts:
+                    tables.expert_ids[unsafe_offset=Int(expert)] = expert
+        var lane_bit = UInt32(1) << UInt32(lane)
+        comptime for round in range(rounds):
+            var count = counts[unsafe_offset=round * _WARPS + lane]
+            var before = warp_sum(count if lane < own else UInt32(0))
+            if ballots[round] & lane_bit != 0:
+                tables.token_expert_order[
+                    unsafe_offset=Int(
+                        next
+                        + before
+                        + pop_count(ballots[round] & (lane_bit - 1))
+                    )
+                ] = UInt32(base + round * _THREADS + thread)
+            next += warp_sum(count)
+
+
+@inline(.always)
+def _count_smaller[
+    rounds: Int, //
+](choices: StaticTuple[Int32, rounds], expert: Int32) -> UInt32:
+    var smaller = UInt32(0)
+    comptime for round in range(rounds):
+        smaller += UInt32(choices[round] < expert)
+    return smaller
+
+
+@inline(.always)
+def _read_choices[
+    rounds: Int
+](tables: RoutingTables, first: Int, slots: Int) -> StaticTuple[Int32, rounds]:
+    # Slots that do not exist chose an expert that does not.
+    var choices = StaticTuple[Int32, rounds](fill=Int32.MAX)
+    comptime for round in range(rounds):
+        if first + round * _THREADS < slots:
+            choices[round] = tables.choices[
+                unsafe_offset=first + round * _THREADS
+            ]
+    return choices
 
 
 def route_gpu(
@@ -160,7 +192,18 @@ def route_gpu(
     Raises:
         Error: If the launch fails.
     """
-    ctx.enqueue_function[_route_kernel](
+    if slots <= _THREADS:
+        _launch[1](tables, slots, experts, ctx)
+    elif slots <= 4 * _THREADS:
+        _launch[4](tables, slots, experts, ctx)
+    else:
+        _launch[16](tables, slots, experts, ctx)
+
+
+def _launch[
+    rounds: Int
+](tables: RoutingTables, slots: Int, experts: Int, ctx: DeviceContext) raises:
+    ctx.enqueue_function[_route_kernel[rounds]](
         tables,
         Int32(slots),
         Int32(experts),
