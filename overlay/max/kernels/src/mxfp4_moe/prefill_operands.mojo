@@ -37,8 +37,8 @@ struct TileOperands[tile_rows: Int, tile_features: Int](
 ):
     """The operands of one tile.
 
-    In order: for each preparing warp whether it saw a scale byte over 128, the
-    tile, the operands of rows, and those of pairs of features.
+    In order: for each preparing warp whether it saw a scale byte of 128 or more,
+    the tile, the operands of rows, and those of pairs of features.
 
     Parameters:
         tile_rows: Most rows of a tile.
@@ -116,7 +116,7 @@ struct TileOperands[tile_rows: Int, tile_features: Int](
 
     @inline(.always)
     def note_large_scales(self, scales: SharedPointer[UInt8], bytes: Int32):
-        """Notes whether any scale byte is over 128, with all preparing threads.
+        """Notes whether any scale byte is 128 or more, with all preparing threads.
 
         Args:
             scales: The tile's scales.
@@ -127,12 +127,9 @@ struct TileOperands[tile_rows: Int, tile_features: Int](
             var words = bitcast[.uint32, 4](
                 scales.unsafe_load[width=16, alignment=16](Int(at))
             )
-            # The top bit of a byte is set and another one.
-            var found = (
-                words & ((words & 0x7F7F_7F7F) + 0x7F7F_7F7F) & 0x8080_8080
-            )
-            large |= found.reduce_or()
-        var lanes = warp.vote[.uint32](large != 0)
+            large |= words.reduce_or()
+        # 128 could do with one step, but is rare: to tell it from more takes masks.
+        var lanes = warp.vote[.uint32](large & 0x8080_8080 != 0)
         if lane_id() == 0:
             self.start.unsafe_bitcast[UInt32]()[
                 unsafe_offset=Int(_thread()) // WARP_SIZE
@@ -140,7 +137,8 @@ struct TileOperands[tile_rows: Int, tile_features: Int](
 
     @inline(.always)
     def any_large_scale(self) -> Bool:
-        """Returns whether any scale byte of the tile is over 128.
+        """Returns whether any scale byte of the tile is 128 or more, so
+        that weights take two steps.
 
         Returns:
             True if so.
