@@ -17,10 +17,11 @@
   for shapes that the others do not take.
 - `layer`, with `layer_problem`: a whole layer, by those kernels or the next ones.
 - `slices_sm90`, with `slot_choice`, `slice_layout`, `slice_schedule`,
-  `slice_stream`, `slice_products`, `raw_products`, `slice_exchange`, `slice_down`
-  and `slice_sums`: the Hopper kernels of a whole layer for up to four tokens.
-- `work_share`, `divisor`, `warp_lanes`: equal shares of work, divisions, and what
-  lanes tell each other.
+  `slice_tokens`, `slice_stream`, `slice_products`, `raw_products`,
+  `slice_exchange`, `slice_down` and `slice_sums`: the Hopper kernels of a whole
+  layer for up to four tokens.
+- `work_share`, `divisor`, `warp_lanes`, `l2_prefetch`: equal shares of work,
+  divisions, what lanes tell each other, and what is brought into L2 early.
 - `expand_sm90`: packed elements to tensor-core fragments, in registers.
 - `epilogue`: what follows the sums: store, bias + SwiGLU, bias + weight.
 - `select`, `routing`, `combine`: what comes before and after the matmuls.

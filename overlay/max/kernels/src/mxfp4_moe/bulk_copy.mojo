@@ -79,21 +79,3 @@ def bulk_copy[
         bytes,
         UInt32(Int(barrier)),
     )
-
-
-@inline(.always)
-def prefetch[T: AnyType](place: TensorPointer[T]):
-    """Brings what lies somewhere in global memory into L2.
-
-    Parameters:
-        T: What lies there.
-
-    Args:
-        place: Where: the whole sector of 32 bytes comes.
-    """
-    inlined_assembly[
-        "prefetch.global.L2 [$0];",
-        NoneType,
-        constraints="l",
-        has_side_effect=True,
-    ](UInt64(Int(place)))

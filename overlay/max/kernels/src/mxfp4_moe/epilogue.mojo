@@ -11,8 +11,8 @@ from std.math import exp2, recip
 from std.memory import bitcast
 from std.sys import size_of
 
-from .bulk_copy import prefetch
 from .kernel_argument import KernelArgument, TensorPointer
+from .l2_prefetch import prefetch_to_l2
 from .subnormals import round_to_bf16
 
 
@@ -296,7 +296,9 @@ struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
             expert: The expert whose weights make the sums.
             feature: The first of the two features, an even number.
         """
-        prefetch(self.bias.unsafe_offset(expert * Int(self.features) + feature))
+        prefetch_to_l2(
+            self.bias.unsafe_offset(expert * Int(self.features) + feature)
+        )
 
     @inline(.always)
     def finish(
@@ -419,7 +421,7 @@ struct BiasWeightScatter(Epilogue):
             row: The routed row.
         """
         var slot = self.token_expert_order[unsafe_offset=row]
-        prefetch(self.router_weights.unsafe_offset(Int(slot)))
+        prefetch_to_l2(self.router_weights.unsafe_offset(Int(slot)))
 
     @inline(.always)
     def load_features(self, expert: Int, feature: Int) -> Operands:
@@ -442,7 +444,9 @@ struct BiasWeightScatter(Epilogue):
             expert: The expert whose weights make the sums.
             feature: The first of the two features, an even number.
         """
-        prefetch(self.bias.unsafe_offset(expert * Int(self.features) + feature))
+        prefetch_to_l2(
+            self.bias.unsafe_offset(expert * Int(self.features) + feature)
+        )
 
     @inline(.always)
     def finish(

@@ -21,9 +21,10 @@ from max.gpu import WARP_SIZE, block_idx, lane_id, thread_idx, warp_id
 from max.gpu.primitives import warp
 from max.gpu.sync import barrier, syncwarp
 
-from .bulk_copy import SharedPointer, prefetch
+from .bulk_copy import SharedPointer
 from .divisor import Divisor, small_quotient
 from .kernel_argument import KernelArgument
+from .l2_prefetch import prefetch_to_l2
 from .panels import PANEL_FEATURES
 from .problem import MatmulProblem
 from .tile_schedule import RowTile
@@ -281,8 +282,8 @@ struct UnitSchedule(TrivialRegisterPassable):
         # A sector each.
         var group = Int32(thread_idx.x) * 8
         if group < problem.groups:
-            prefetch(problem.starts.unsafe_offset(Int(group)))
-            prefetch(problem.expert_ids.unsafe_offset(Int(group)))
+            prefetch_to_l2(problem.starts.unsafe_offset(Int(group)))
+            prefetch_to_l2(problem.expert_ids.unsafe_offset(Int(group)))
 
     @inline(.always)
     def _build[
