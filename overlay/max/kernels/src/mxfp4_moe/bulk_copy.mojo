@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 # Copyright (c) 2026, the max-gpt-oss authors.
-"""Copies of contiguous bytes by Hopper's copy engine, and prefetches.
+"""Copies of contiguous bytes by Hopper's copy engine.
 
 One lane starts a copy of any size, and a barrier in shared memory counts the
 bytes that have come. MAX 26.7.0 wraps this instruction for Blackwell alone.

@@ -62,20 +62,6 @@ struct Divisor(KernelArgument):
         """
         return self.quotient(number + self.value - 1)
 
-    @inline(.always)
-    def share_start(self, all: Int32, index: Int32) -> Int32:
-        """Counts what comes before a share: see `work_share.mojo`.
-
-        Args:
-            all: Pieces of work, for as many shares as this number.
-            index: The share, or the number of them.
-
-        Returns:
-            The share's first piece: the end of the one's before it.
-        """
-        var each = self.quotient(all)
-        return each * index + min(index, all - each * self.value)
-
 
 @inline(.always)
 def small_quotient(number: Int32, divisor: Int32) -> Int32:

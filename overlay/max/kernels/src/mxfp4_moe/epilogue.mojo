@@ -296,9 +296,7 @@ struct BiasSwiGLU[alpha: Float32, limit: Float32](Epilogue):
             expert: The expert whose weights make the sums.
             feature: The first of the two features, an even number.
         """
-        prefetch_to_l2(
-            self.bias.unsafe_offset(expert * Int(self.features) + feature)
-        )
+        prefetch_biases(self.bias, expert, self.features, feature)
 
     @inline(.always)
     def finish(
@@ -444,9 +442,7 @@ struct BiasWeightScatter(Epilogue):
             expert: The expert whose weights make the sums.
             feature: The first of the two features, an even number.
         """
-        prefetch_to_l2(
-            self.bias.unsafe_offset(expert * Int(self.features) + feature)
-        )
+        prefetch_biases(self.bias, expert, self.features, feature)
 
     @inline(.always)
     def finish(
@@ -559,6 +555,21 @@ def load_biases(
     return bias.unsafe_load[width=2](expert * Int(features) + feature).cast[
         .float32
     ]()
+
+
+@inline(.always)
+def prefetch_biases(
+    bias: TensorPointer[BFloat16], expert: Int, features: Int32, feature: Int
+):
+    """Starts to bring what `load_biases` reads to L2.
+
+    Args:
+        bias: BF16 `[experts, features]`.
+        expert: The expert.
+        features: Features of an expert.
+        feature: The first of the two, an even number.
+    """
+    prefetch_to_l2(bias.unsafe_offset(expert * Int(features) + feature))
 
 
 @inline(.always)

@@ -37,6 +37,26 @@ struct SliceTokens(TrivialRegisterPassable):
 
     @staticmethod
     @inline(.always)
+    def clear_no_row(layout: SliceLayout, shared: SharedPointer[UInt8]):
+        """Fills the row that stands for missing ones with zeros, with all threads.
+
+        Threads meet before any of them reads it.
+
+        Args:
+            layout: Where things lie in shared memory.
+            shared: The block's shared memory.
+        """
+        for unit in range(
+            Int32(thread_idx.x),
+            Int32(layout.token_bytes() // _UNIT_BYTES),
+            Int32(SHAPE.threads()),
+        ):
+            shared.unsafe_offset(layout.no_row()).unsafe_store[
+                alignment=_UNIT_BYTES
+            ](Int(unit) * _UNIT_BYTES, SIMD[.uint8, _UNIT_BYTES](0))
+
+    @staticmethod
+    @inline(.always)
     def prefetch(layer: LayerProblem, layout: SliceLayout):
         """Brings all tokens into L2, with all threads of the block.
 

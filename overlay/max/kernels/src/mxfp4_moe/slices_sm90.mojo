@@ -16,7 +16,6 @@ from max.gpu import (
     block_idx,
     grid_dim,
     lane_id,
-    thread_idx,
     warp_id,
 )
 from max.gpu.host import DeviceAttribute, DeviceContext, FuncAttribute
@@ -43,16 +42,14 @@ from .slice_schedule import (
     tile_rows,
 )
 from .slice_stream import SliceStream
-from .slice_tokens import SliceTokens
 from .slice_sums import segment_parts, sum_parts
+from .slice_tokens import SliceTokens
 from .slot_choice import (
     CHOICE_SOURCE,
     prefetch_choice,
     select_slots,
     slot_choice,
 )
-
-comptime _UNIT_BYTES = 16
 
 
 @__llvm_metadata(
@@ -81,14 +78,7 @@ def _slices_kernel[
     SliceLayout.init_barriers(shared)
     var exchange = SliceExchange[rows](layout, shared)
     exchange.init_barriers()
-    for unit in range(
-        Int32(thread_idx.x),
-        Int32(layout.token_bytes() // _UNIT_BYTES),
-        Int32(SHAPE.threads()),
-    ):
-        shared.unsafe_offset(layout.no_row()).unsafe_store[
-            alignment=_UNIT_BYTES
-        ](Int(unit) * _UNIT_BYTES, SIMD[.uint8, _UNIT_BYTES](0))
+    SliceTokens.clear_no_row(layout, shared)
     var warp = Int(warp_id())
     SliceTokens.prefetch(layer, layout)
     if warp == 0:

@@ -28,6 +28,7 @@ from .l2_prefetch import prefetch_to_l2
 from .panels import PANEL_FEATURES
 from .problem import MatmulProblem
 from .tile_schedule import RowTile
+from .work_share import share_start
 
 
 comptime _PANEL_COST = 4
@@ -422,9 +423,9 @@ struct UnitSchedule(TrivialRegisterPassable):
         var blocks = self.divisors.blocks
         var block = Int32(block_idx.x)
         comptime if equal_tiles:
-            return blocks.share_start(row_tiles * panels, block + Int32(next))
-        var before_this = blocks.share_start(cost, block)
-        var before_next = blocks.share_start(cost, block + 1)
+            return share_start(row_tiles * panels, blocks, block + Int32(next))
+        var before_this = share_start(cost, blocks, block)
+        var before_next = share_start(cost, blocks, block + 1)
         var place_this = self._find[by_cost=True](before_this)
         var place_next = self._find[by_cost=True](before_next)
         var before = before_next if next else before_this

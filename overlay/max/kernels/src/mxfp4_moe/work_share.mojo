@@ -2,6 +2,8 @@
 # Copyright (c) 2026, the max-gpt-oss authors.
 """Contiguous shares of numbered work, whose sizes differ by one at most."""
 
+from .divisor import Divisor
+
 
 @inline(.always)
 def share_start(all: Int32, shares: Int32, index: Int32) -> Int32:
@@ -16,7 +18,27 @@ def share_start(all: Int32, shares: Int32, index: Int32) -> Int32:
         The share's first piece: the end of the one's before it.
     """
     # 32 bits without a sign: 64 of them take a hundred instructions.
-    var each = Int32(UInt32(all) // UInt32(shares))
+    return _start(all, shares, Int32(UInt32(all) // UInt32(shares)), index)
+
+
+@inline(.always)
+def share_start(all: Int32, shares: Divisor, index: Int32) -> Int32:
+    """Counts what comes before a share, of as many as the host knew.
+
+    Args:
+        all: Pieces of work.
+        shares: Shares.
+        index: The share, or the number of them.
+
+    Returns:
+        The share's first piece: the end of the one's before it.
+    """
+    return _start(all, shares.value, shares.quotient(all), index)
+
+
+@inline(.always)
+def _start(all: Int32, shares: Int32, each: Int32, index: Int32) -> Int32:
+    # The first shares have one piece more than each has.
     return each * index + min(index, all - each * shares)
 
 
