@@ -51,7 +51,7 @@ def test_the_pipeline_compiles_each_kernel_once(toy: Path, tmp_path: Path) -> No
     assert "expanded to BF16" not in result.stderr
     (graph,) = graphs.glob("gpt_oss-*.mef")
     instances = kernel_instances(graph.read_bytes())
-    assert "mxfp4_moe_route" in instances
+    assert any(name.startswith("mxfp4_moe_route_") for name in instances), instances
     assert len(instances) > 4
     assert set(instances.values()) == {1}, instances
 
