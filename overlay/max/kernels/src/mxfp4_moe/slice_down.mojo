@@ -15,6 +15,7 @@ from layout.tma_async import SharedMemBarrier
 from max.gpu import lane_id, warp_id
 from max.gpu.host import DeviceContext
 from max.gpu.host.nvidia.tma import TensorMapSwizzle, TMADescriptor
+from max.gpu.primitives.cluster import elect_one_sync
 from max.gpu.sync import syncwarp
 
 from .bulk_copy import SharedPointer
@@ -23,8 +24,8 @@ from .layer_problem import LayerProblem
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES, WORD_BYTES
 from .raw_products import add_scaled, raw_product
 from .slice_layout import SHAPE, SliceLayout
-from .slice_schedule import SliceCursor, SliceSchedule
 from .tensor_copy import matrix_map, tensor_copy
+from .warp_lanes import warp_here
 from .weight_chunk import WeightChunk
 
 
@@ -58,7 +59,7 @@ def down_map[
     return matrix_map[.uint32, TensorMapSwizzle.SWIZZLE_NONE](
         bytes.unsafe_bitcast[UInt32](),
         Int(layer.experts * layer.features) // PANEL_FEATURES,
-        Int(layout.width_blocks) * words,
+        Int(layout.slices.value) * words,
         Int(layout.down_panels),
         words,
         ctx,
@@ -85,10 +86,6 @@ struct SliceDown[rows: Int](TrivialRegisterPassable):
     """The chunk that copies go to."""
     var barrier: SharedPointer[SharedMemBarrier]
     """What counts its bytes."""
-    var phase: UInt32
-    """The parity that it waits for."""
-    var first: Int32
-    """The first panel."""
     var count: Int32
     """Panels, of all warps alike: the last ones may have some that are not there,
     or are the next expert's, and drop their sums."""
@@ -118,8 +115,6 @@ struct SliceDown[rows: Int](TrivialRegisterPassable):
             .unsafe_bitcast[SharedMemBarrier]()
             .unsafe_offset(SHAPE.slots)
         )
-        self.phase = 0
-        self.first = warp * layout.down_panels
         self.count = layout.down_panels
         self.sums = type_of(self.sums)(fill=SIMD[.float32, 2](0))
 
@@ -129,11 +124,10 @@ struct SliceDown[rows: Int](TrivialRegisterPassable):
         blocks: Pointer[TMADescriptor, _],
         scales: Pointer[TMADescriptor, _],
         layer: LayerProblem,
-        layout: SliceLayout,
-        schedule: SliceSchedule,
-        slice: SliceCursor,
+        expert: Int32,
+        slice: Int32,
     ):
-        """Starts copying the blocks that meet a slice, if there is one.
+        """Starts copying the blocks that meet a slice, with a whole warp.
 
         All lanes have read those before.
 
@@ -141,44 +135,43 @@ struct SliceDown[rows: Int](TrivialRegisterPassable):
             blocks: The tensor map of down's packed elements.
             scales: That of its scales.
             layer: The operands and their sizes.
-            layout: How panels are cut.
-            schedule: The row tiles.
-            slice: The slice.
+            expert: The slice's expert.
+            slice: The slice, of the expert's.
         """
-        if lane_id() != 0 or slice.left <= 0:
-            return
-        self.barrier[].expect_bytes(
-            self.count * Int32(PANEL_BLOCK_BYTES + PANEL_FEATURES)
-        )
-        var panel = (
-            schedule.tile_of(slice).expert
-            * (layer.features // Int32(PANEL_FEATURES))
-            + self.first
-        )
-        tensor_copy(
-            self.chunk.start,
-            blocks,
-            panel,
-            slice.slice * Int32(PANEL_BLOCK_BYTES // WORD_BYTES),
-            self.barrier,
-        )
-        tensor_copy(
-            self.chunk.start.unsafe_offset(SHAPE.chunk_scales()),
-            scales,
-            panel,
-            slice.slice * Int32(PANEL_FEATURES // WORD_BYTES),
-            self.barrier,
-        )
+        if elect_one_sync():
+            self.barrier[].expect_bytes(
+                self.count * Int32(PANEL_BLOCK_BYTES + PANEL_FEATURES)
+            )
+            var panel = (
+                expert * (layer.features // Int32(PANEL_FEATURES))
+                + self._first()
+            )
+            tensor_copy(
+                self.chunk.start,
+                blocks,
+                panel,
+                slice * Int32(PANEL_BLOCK_BYTES // WORD_BYTES),
+                self.barrier,
+            )
+            tensor_copy(
+                self.chunk.start.unsafe_offset(SHAPE.chunk_scales()),
+                scales,
+                panel,
+                slice * Int32(PANEL_FEATURES // WORD_BYTES),
+                self.barrier,
+            )
 
     @inline(.always)
-    def wait(mut self) -> Bool:
-        """Waits until the copies that were started have come.
+    def wait(self, number: UInt32) -> Bool:
+        """Waits until a slice's copies have come.
+
+        Args:
+            number: The slice's number among the block's.
 
         Returns:
             Whether there may be scale bytes over 128.
         """
-        self.barrier[].wait(self.phase)
-        self.phase ^= 1
+        self.barrier[].wait(number % 2)
         return self.chunk.has_large_scale(self.count)
 
     @inline(.always)
@@ -254,7 +247,7 @@ struct SliceDown[rows: Int](TrivialRegisterPassable):
         var lane = Int32(lane_id())
         var row = lane % 4 // Int32(Self._LANES)
         var panel = lane % Int32(Self._LANES)
-        var feature = (self.first + panel) * Int32(
+        var feature = (self._first() + panel) * Int32(
             PANEL_FEATURES
         ) + lane // 4 * 2
         var place = Int(row * features + feature)
@@ -269,3 +262,8 @@ struct SliceDown[rows: Int](TrivialRegisterPassable):
                     place + first * PANEL_FEATURES, self.sums[group]
                 )
             self.sums[group] = 0
+
+    @inline(.always)
+    def _first(self) -> Int32:
+        # The warp's first panel.
+        return warp_here() * self.count

@@ -14,11 +14,12 @@ from max.gpu import thread_idx
 from max.gpu.memory import fence_mbarrier_init
 
 from .bulk_copy import SharedPointer
+from .divisor import Divisor
 from .kernel_argument import KernelArgument
 from .layer_problem import LayerProblem
 from .mxfp4 import BLOCK_ELEMENTS
 from .panels import PANEL_FEATURES
-from .slice_schedule import MAX_ROWS, TILE_ROWS, SliceSchedule
+from .slice_schedule import MAX_ROWS, TILE_ROWS, SlicePlace, SliceSchedule
 from .stream_layout import StreamShape
 
 comptime SLICE_FEATURES = BLOCK_ELEMENTS
@@ -84,7 +85,7 @@ struct SliceLayout(KernelArgument):
 
     var token_blocks: Int32
     """MXFP4 blocks of a token: along K of gate and up."""
-    var width_blocks: Int32
+    var slices: Divisor
     """Slices of an expert: blocks along K of down."""
     var part_blocks: Int32
     """Blocks of a part of K, the last parts' maybe less."""
@@ -106,7 +107,7 @@ struct SliceLayout(KernelArgument):
         var chunks = ceildiv(token_blocks, Int32(SHAPE.chunk_blocks))
         var panels = layer.features // Int32(PANEL_FEATURES)
         self.token_blocks = token_blocks
-        self.width_blocks = layer.width // Int32(BLOCK_ELEMENTS)
+        self.slices = Divisor(Int(layer.width) // BLOCK_ELEMENTS)
         self.part_blocks = ceildiv(chunks, Int32(PARTS)) * Int32(
             SHAPE.chunk_blocks
         )
@@ -130,6 +131,19 @@ struct SliceLayout(KernelArgument):
             first,
             min(self.part_blocks, self.token_blocks - first),
         )
+
+    @inline(.always)
+    def place(self, number: Int32) -> SlicePlace:
+        """Finds a slice.
+
+        Args:
+            number: Its number among those of all row tiles.
+
+        Returns:
+            Its row tile, and which of the expert's slices it is.
+        """
+        var tile = self.slices.quotient(number)
+        return SlicePlace(tile, number - tile * self.slices.value)
 
     @staticmethod
     @inline(.always)

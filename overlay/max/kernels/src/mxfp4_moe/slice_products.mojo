@@ -19,7 +19,7 @@ from .bulk_copy import SharedPointer
 from .layer_problem import LayerProblem
 from .raw_products import add_scaled, raw_product
 from .slice_layout import SHAPE, TOKEN_BLOCK_BYTES, SliceLayout
-from .slice_schedule import SliceCursor, SliceSchedule
+from .slice_schedule import SliceSchedule
 from .slice_stream import SliceStream
 from .warp_lanes import warp_here
 from .weight_chunk import WeightChunk
@@ -48,7 +48,7 @@ struct PartProducts[rows: Int](TrivialRegisterPassable):
         layout: SliceLayout,
         shared: SharedPointer[UInt8],
         schedule: SliceSchedule,
-        slice: SliceCursor,
+        tile: Int32,
         blocks: Int32,
     ):
         """Begins with nothing added.
@@ -57,14 +57,14 @@ struct PartProducts[rows: Int](TrivialRegisterPassable):
             layout: Where things lie in shared memory.
             shared: The block's shared memory.
             schedule: The row tiles.
-            slice: The slice.
+            tile: The slice's row tile.
             blocks: Blocks of the warp's part.
         """
         var lane = Int32(lane_id())
         var row = lane % 8 // Int32(Self.GROUP)
         var start = layout.no_row()
-        if row < schedule.tile_of(slice).rows:
-            start = layout.token_row(schedule.token_of(slice, row))
+        if row < schedule.rows_of[Self.rows](tile):
+            start = layout.token_row(schedule.token_of[Self.rows](tile, row))
         self.row = shared.unsafe_offset(
             start
             + Int(

@@ -46,8 +46,6 @@ struct BlockShare(TrivialRegisterPassable):
     """The first slice's number."""
     var end: Int32
     """The number after the last."""
-    var tile: Int32
-    """The row tile of the first slice."""
     var all: Int32
     """Slices of all blocks."""
 
@@ -63,38 +61,13 @@ struct SliceTile(TrivialRegisterPassable):
 
 
 @fieldwise_init
-struct SliceCursor(TrivialRegisterPassable):
-    """Where in its share a thread block is, with what it multiplies or copies.
-    """
+struct SlicePlace(TrivialRegisterPassable):
+    """Where among all slices one is."""
 
     var tile: Int32
-    """The row tile's number."""
+    """Its row tile's number."""
     var slice: Int32
     """The slice, of the expert's."""
-    var left: Int32
-    """The block's slices from this on; none past the last."""
-
-    @inline(.always)
-    def tile_before(self) -> Int32:
-        """Finds the row tile of the slice before this.
-
-        Returns:
-            Its number.
-        """
-        return self.tile if self.slice > 0 else self.tile - 1
-
-    @inline(.always)
-    def advance(mut self, tile_slices: Int32):
-        """Goes on to the next slice.
-
-        Args:
-            tile_slices: Slices of an expert.
-        """
-        self.left -= 1
-        self.slice += 1
-        if self.slice == tile_slices:
-            self.tile += 1
-            self.slice = 0
 
 
 struct SliceSchedule(TrivialRegisterPassable):
@@ -194,53 +167,53 @@ struct SliceSchedule(TrivialRegisterPassable):
         var start = share_start(slices, blocks, block + Int32(lane))
         var first = warp.shuffle_idx(start, 0)
         var end = warp.shuffle_idx(start, 1)
-        # Row tiles that end before the share, which 16 lanes tell.
-        comptime assert MAX_ROWS <= WARP_SIZE
-        var before = warp.vote[.uint32](
-            lane < MAX_ROWS and Int32(lane + 1) * self.tile_slices <= first
-        )
         if lane == 0:
-            self.share[] = BlockShare(
-                first, end, Int32(pop_count(before)), slices
-            )
+            self.share[] = BlockShare(first, end, slices)
 
     @inline(.always)
-    def first_slice(self, share: BlockShare) -> SliceCursor:
-        """Begins with a thread block's first slice.
+    def expert_of(self, tile: Int32) -> Int32:
+        """Reads whose row tile it is.
 
         Args:
-            share: The block's share, not empty.
+            tile: The row tile's number.
 
         Returns:
-            Where that is.
+            The expert.
         """
-        return SliceCursor(
-            share.tile,
-            share.first - share.tile * self.tile_slices,
-            share.end - share.first,
-        )
+        return self.tiles[unsafe_offset=Int(tile)].expert
 
     @inline(.always)
-    def tile_of(self, slice: SliceCursor) -> SliceTile:
-        """Reads whose slice it is.
+    def rows_of[rows: Int](self, tile: Int32) -> Int32:
+        """Reads how many rows a row tile has.
+
+        Parameters:
+            rows: Rows that a row tile can have.
 
         Args:
-            slice: A slice of the block.
+            tile: The row tile's number.
 
         Returns:
-            Its row tile.
+            The rows.
         """
-        return self.tiles[unsafe_offset=Int(slice.tile)]
+        # One token has one row of each of its experts.
+        comptime if rows == 1:
+            return 1
+        return self.tiles[unsafe_offset=Int(tile)].rows
 
     @inline(.always)
-    def token_of(self, slice: SliceCursor, row: Int32) -> Int32:
+    def token_of[rows: Int](self, tile: Int32, row: Int32) -> Int32:
         """Reads which token a row is of.
 
+        Parameters:
+            rows: Rows that a row tile can have.
+
         Args:
-            slice: A slice of the block.
-            row: A row of its row tile.
+            tile: The row tile's number.
+            row: A row that it has.
 
         Returns:
             The token.
         """
-        return self.tokens[unsafe_offset=Int(slice.tile * TILE_ROWS + row)]
+        comptime if rows == 1:
+            return 0
+        return self.tokens[unsafe_offset=Int(tile * TILE_ROWS + row)]

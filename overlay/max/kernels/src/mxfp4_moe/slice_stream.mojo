@@ -8,13 +8,14 @@ after the other go around a ring, whatever the block's warps wait for.
 
 from layout.tma_async import SharedMemBarrier
 from max.gpu import lane_id, warp_id
+from max.gpu.primitives.cluster import elect_one_sync
 from max.gpu.sync import barrier
 
 from .bulk_copy import SharedPointer
 from .layer_problem import LayerProblem
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .slice_layout import SHAPE, SLICE_PANELS, PanelPart, SliceLayout
-from .slice_schedule import SliceCursor, SliceSchedule
+from .slice_schedule import BlockShare, SliceSchedule
 from .weight_chunk import WeightChunk
 
 
@@ -30,8 +31,10 @@ struct SliceStream(TrivialRegisterPassable):
     oldest: what is read next, and overwritten after that."""
     var part: PanelPart
     """What the warp copies of each slice."""
-    var slice: SliceCursor
-    """The slice that copies are in."""
+    var slice: Int32
+    """The number of the slice that copies are in."""
+    var end: Int32
+    """The number after the block's last slice."""
     var chunk_start: Int32
     """The next chunk's first block, of the part's."""
 
@@ -42,7 +45,7 @@ struct SliceStream(TrivialRegisterPassable):
         layout: SliceLayout,
         shared: SharedPointer[UInt8],
         schedule: SliceSchedule,
-        first: SliceCursor,
+        share: BlockShare,
     ):
         """Makes a stream, and fills its slots, with all threads of the block.
 
@@ -55,7 +58,7 @@ struct SliceStream(TrivialRegisterPassable):
             layout: Where things lie in shared memory.
             shared: The block's shared memory.
             schedule: The row tiles.
-            first: The block's first slice.
+            share: The block's slices.
         """
         var warp = Int(warp_id())
         self.slots = shared.unsafe_offset(SliceLayout.slots(warp))
@@ -64,10 +67,9 @@ struct SliceStream(TrivialRegisterPassable):
         ).unsafe_bitcast[SharedMemBarrier]()
         self.turns = 0
         self.part = layout.panel_part(Int32(warp))
-        self.slice = first
+        self.slice = share.first if self.part.blocks > 0 else share.end
+        self.end = share.end
         self.chunk_start = 0
-        if self.part.blocks <= 0:
-            self.slice.left = 0
         for slot in range(SHAPE.slots):
             if slot > 0:
                 barrier()
@@ -100,13 +102,13 @@ struct SliceStream(TrivialRegisterPassable):
             layout: Where things lie in shared memory.
             schedule: The row tiles.
         """
-        if self.slice.left > 0:
-            if lane_id() == 0:
+        if self.slice < self.end:
+            if elect_one_sync():
                 self._copy(layer, layout, schedule)
             self.chunk_start += Int32(SHAPE.chunk_blocks)
             if self.chunk_start >= self.part.blocks:
                 self.chunk_start = 0
-                self.slice.advance(layout.width_blocks)
+                self.slice += 1
         self.turns += 1
 
     @inline(.always)
@@ -116,9 +118,9 @@ struct SliceStream(TrivialRegisterPassable):
         layout: SliceLayout,
         schedule: SliceSchedule,
     ):
+        var place = layout.place(self.slice)
         var slice = (
-            schedule.tile_of(self.slice).expert * layout.width_blocks
-            + self.slice.slice
+            schedule.expert_of(place.tile) * layout.slices.value + place.slice
         )
         var blocks = min(
             Int32(SHAPE.chunk_blocks), self.part.blocks - self.chunk_start
@@ -127,7 +129,7 @@ struct SliceStream(TrivialRegisterPassable):
         barrier[].expect_bytes(
             blocks * Int32(PANEL_BLOCK_BYTES + PANEL_FEATURES)
         )
-        WeightChunk[SHAPE](self._target()).copy(
+        WeightChunk[SHAPE](self._target()).copy[once=True](
             layer.gate_up.blocks,
             layer.gate_up.scales,
             slice * layout.token_blocks * Int32(SLICE_PANELS)

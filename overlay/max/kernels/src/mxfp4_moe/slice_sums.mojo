@@ -85,7 +85,7 @@ def segment_parts(
     Returns:
         Where the results of the row tile's first row start.
     """
-    return sums.unsafe_offset(Int((block + tile) * TILE_ROWS) * Int(features))
+    return sums.unsafe_offset(Int((block + tile) * TILE_ROWS * features))
 
 
 @inline(.always)

@@ -73,7 +73,7 @@ def _slices_kernel[
     var shared = external_memory[UInt8, address_space=.SHARED, alignment=128]()
     var schedule = SliceSchedule(
         shared.unsafe_offset(SliceLayout.schedule()),
-        layout.width_blocks,
+        layout.slices.value,
     )
     SliceLayout.init_barriers(shared)
     var exchange = SliceExchange[rows](layout, shared)
@@ -112,37 +112,42 @@ def _slices_kernel[
     var share = schedule.share[]
     if share.first == share.end:
         return
-    var slice = schedule.first_slice(share)
-    var weights = SliceStream(layer, layout, shared, schedule, slice)
+    var weights = SliceStream(layer, layout, shared, schedule, share)
     var down = SliceDown[rows](layer, layout, shared)
     # The next launch's copies do not stand in front of these.
     launch_dependent_grids()
     # Down stays behind by some products of the next slice: by then the other warps'
     # parts of its activations are there.
-    var number = UInt32(0)
+    var slice = share.first
     var biases = UInt32(0)
     var products = PartProducts[rows](
-        layout, shared, schedule, slice, weights.part.blocks
+        layout,
+        shared,
+        schedule,
+        layout.place(slice).tile,
+        weights.part.blocks,
     )
     while True:
         var begins = products.left == weights.part.blocks
-        if slice.left > 0 and products.left > 0:
+        if slice < share.end and products.left > 0:
             products.add_next_chunk(layer, layout, schedule, weights)
         if begins:
-            if number > 0:
-                var tile = slice.tile_before()
-                var tile_rows = schedule.tiles[unsafe_offset=Int(tile)].rows
+            var place = layout.place(slice)
+            if slice > share.first:
+                var number = UInt32(slice - share.first) - 1
+                var tile = layout.place(slice - 1).tile
+                var tile_rows = schedule.rows_of[rows](tile)
                 # Before the warps wait for each other.
-                var large = down.wait()
+                var large = down.wait(number)
                 down.multiply(
                     exchange.activations[alpha, limit](
-                        number - 1,
+                        number,
                         tile_rows,
                         bitcast[.bfloat16, 2](biases).cast[.float32](),
                     ),
                     large,
                 )
-                if slice.left == 0 or slice.slice == 0:
+                if slice == share.end or place.slice == 0:
                     down.store(
                         layer.features,
                         tile_rows,
@@ -150,25 +155,26 @@ def _slices_kernel[
                             sums, tile, Int32(block_idx.x), layer.features
                         ),
                     )
-                if slice.left == 0:
+                if slice == share.end:
                     return
+            var expert = schedule.expert_of(place.tile)
             down.start_copy(
                 Pointer(to=down_blocks),
                 Pointer(to=down_scales),
                 layer,
-                layout,
-                schedule,
-                slice,
+                expert,
+                place.slice,
             )
-            biases = _slice_biases(
-                layer, schedule.tile_of(slice).expert, slice.slice
-            )
+            biases = _slice_biases(layer, expert, place.slice)
         if products.left <= 0:
-            exchange.keep(number, products.totals())
-            slice.advance(layout.width_blocks)
-            number += 1
+            exchange.keep(UInt32(slice - share.first), products.totals())
+            slice += 1
             products = PartProducts[rows](
-                layout, shared, schedule, slice, weights.part.blocks
+                layout,
+                shared,
+                schedule,
+                layout.place(slice).tile,
+                weights.part.blocks,
             )
 
 
@@ -177,9 +183,9 @@ def _slice_biases(layer: LayerProblem, expert: Int32, slice: Int32) -> UInt32:
     # Of gate and up, for the feature that has the lane's number. They are on their
     # way while the products go on that they are added to, so nothing converts them.
     var feature = slice * Int32(SLICE_FEATURES) + Int32(lane_id())
-    return layer.gate_up.bias.unsafe_offset(
-        Int(expert) * 2 * Int(layer.width) + Int(2 * feature)
-    ).unsafe_bitcast[UInt32]()[]
+    return layer.gate_up.bias.unsafe_bitcast[UInt32]()[
+        unsafe_offset=Int(expert * layer.width + feature)
+    ]
 
 
 def slices_fit(layer: LayerProblem, tokens: Int) -> Bool:
