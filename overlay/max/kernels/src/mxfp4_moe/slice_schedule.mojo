@@ -138,6 +138,8 @@ struct SliceSchedule(TrivialRegisterPassable):
             block: The thread block.
             blocks: Thread blocks.
         """
+        # A lane for each slot.
+        comptime assert MAX_ROWS <= WARP_SIZE
         var lane = UInt32(lane_id())
         var earlier = (UInt32(1) << lane) - 1
         var same = lanes_with(UInt32(expert))

@@ -7,7 +7,7 @@ after the other go around a ring, whatever the block's warps wait for.
 """
 
 from layout.tma_async import SharedMemBarrier
-from max.gpu import lane_id, warp_id
+from max.gpu import warp_id
 from max.gpu.primitives.cluster import elect_one_sync
 from max.gpu.sync import barrier
 

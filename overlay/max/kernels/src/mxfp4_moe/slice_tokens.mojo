@@ -12,7 +12,6 @@ from std.utils import StaticTuple
 from max.gpu import thread_idx
 
 from .bulk_copy import SharedPointer
-from .kernel_argument import TensorPointer
 from .l2_prefetch import CACHE_LINE_BYTES, prefetch_to_l2
 from .layer_problem import LayerProblem
 from .raw_products import enlarge

@@ -12,7 +12,7 @@ memory that one full tile needs: a run. Only between runs must a block's warps
 wait for each other.
 """
 
-from std.bit import count_trailing_zeros, pop_count
+from std.bit import count_trailing_zeros
 from std.math import ceildiv
 from std.sys import size_of
 from std.utils import StaticTuple
@@ -25,7 +25,6 @@ from .bulk_copy import SharedPointer
 from .divisor import Divisor, small_quotient
 from .kernel_argument import KernelArgument
 from .l2_prefetch import prefetch_to_l2
-from .panels import PANEL_FEATURES
 from .problem import MatmulProblem
 from .tile_schedule import RowTile
 from .work_share import share_start
