@@ -9,6 +9,7 @@ from .epilogue import Epilogue
 from .kernel_argument import TensorPointer
 from .matmul_cpu import grouped_matmul_cpu
 from .matmul_sm90 import TileShape, grouped_matmul_sm90
+from .next_weights import NextWeights
 from .prefill_sm90 import prefill_matmul_sm90
 from .problem import MatmulProblem, RowMap
 from .stream_layout import StreamLayout, StreamShape
@@ -29,6 +30,7 @@ def grouped_matmul[
     epilogue: EpilogueType,
     ctx: DeviceContext,
     gathered: Optional[TensorPointer[BFloat16]] = None,
+    next: Optional[NextWeights] = None,
 ) raises:
     """Runs a grouped MXFP4 matmul on the op's device.
 
@@ -47,6 +49,7 @@ def grouped_matmul[
         ctx: The device.
         gathered: Room for BF16 `[rows, depth]`, which the prefill kernel takes
             where rows are gathered, and allocates where there is none.
+        next: The matmul behind this one, if that is known, for the streams.
 
     Raises:
         Error: If a launch fails, or on the CPU a group names an expert that
@@ -65,20 +68,20 @@ def grouped_matmul[
             )
             if _streams[four_rows](problem, through=Int32(four_rows.rows)):
                 stream_matmul_sm90[four_rows, tables_ready=tables_ready](
-                    problem, rows, epilogue, ctx
+                    problem, rows, epilogue, ctx, next
                 )
             elif problem.rows >= 2 * problem.groups and _streams[
                 StreamShape.TWENTY_FOUR_ROWS
             ](problem, through=22 * problem.groups):
                 stream_matmul_sm90[
                     StreamShape.TWENTY_FOUR_ROWS, tables_ready=tables_ready
-                ](problem, rows, epilogue, ctx)
+                ](problem, rows, epilogue, ctx, next)
             elif _streams[StreamShape.EIGHT_ROWS](
                 problem, through=6 * problem.groups
             ):
                 stream_matmul_sm90[
                     StreamShape.EIGHT_ROWS, tables_ready=tables_ready
-                ](problem, rows, epilogue, ctx)
+                ](problem, rows, epilogue, ctx, next)
             else:
                 prefill_matmul_sm90[tables_ready=tables_ready](
                     problem, rows, epilogue, ctx, gathered

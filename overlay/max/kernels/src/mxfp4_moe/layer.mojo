@@ -10,6 +10,7 @@ from .dispatch import grouped_matmul
 from .epilogue import BiasSwiGLU, BiasWeightScatter
 from .kernel_argument import TensorPointer
 from .layer_problem import LayerProblem
+from .next_weights import NextWeights
 from .problem import GatherRow, SameRow
 from .select import RouterScores, select_cpu, select_gpu
 from .slices_sm90 import slices_fit, slices_sm90
@@ -92,6 +93,7 @@ def expert_layer[
         ctx,
         # Gathered rows are done with when down's results come.
         buffers.weighted,
+        NextWeights(layer.down_matmul(buffers.gated)),
     )
     # Whatever made the gated rows read the tables, so they are complete.
     grouped_matmul[target, in_panels=in_panels, tables_ready=True](

@@ -402,6 +402,15 @@ struct UnitSchedule(TrivialRegisterPassable):
         )
 
     @inline(.always)
+    def row_tiles(self) -> Int32:
+        """Counts the row tiles.
+
+        Returns:
+            How many there are, of at least one listed group.
+        """
+        return self.tiles[unsafe_offset=Int(self.listed - 1)].end
+
+    @inline(.always)
     def _tile_of(self, group: GroupTiles, index: Int32) -> RowTile:
         # The tiles of this group that come before.
         var skipped = index - (group.end - self._tiles_of(group.rows))

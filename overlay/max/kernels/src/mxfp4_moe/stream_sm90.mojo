@@ -38,6 +38,7 @@ from max.gpu.sync import barrier
 from .activation_rows import ActivationRows
 from .divisor import Divisor
 from .epilogue import Epilogue, Operands
+from .next_weights import NextWeights
 from .panel_products import multiply_panel
 from .panels import PANEL_FEATURES
 from .part_sums import PanelSums
@@ -65,6 +66,7 @@ def _stream_kernel[
     rows: RowMapType,
     epilogue: EpilogueType,
     divisors: UnitDivisors,
+    next: NextWeights,
 ):
     var layout = StreamLayout[shape](Int(problem.depth), Int(problem.groups))
     var shared = external_memory[UInt8, address_space=.SHARED, alignment=128]()
@@ -151,6 +153,8 @@ def _stream_kernel[
     comptime if not tables_ready:
         # For the next launch: weights have driven the tables out of L2.
         schedule.prefetch(problem)
+        if share.unit < end_unit:
+            next.prefetch[shape](schedule, schedule.share[].unit, panels)
     if pieces.are_cut():
         barrier()
         var warp = Int32(warp_id())
@@ -246,6 +250,7 @@ def stream_matmul_sm90[
     rows: RowMapType,
     epilogue: EpilogueType,
     ctx: DeviceContext,
+    next: Optional[NextWeights] = None,
 ) raises:
     """Enqueues a grouped MXFP4 matmul for few rows an expert, in one launch.
 
@@ -264,6 +269,7 @@ def stream_matmul_sm90[
         rows: Maps a routed row to its activation row.
         epilogue: Receives the float32 sums of two neighbouring features.
         ctx: The device.
+        next: What comes next, if that is known.
 
     Raises:
         Error: If an operand is not aligned, or the launch fails.
@@ -295,6 +301,7 @@ def stream_matmul_sm90[
         UnitDivisors(
             Divisor(Int(problem.features) // PANEL_FEATURES), Divisor(blocks)
         ),
+        next.or_else(NextWeights.none(problem)),
         grid_dim=blocks,
         block_dim=shape.threads(),
         shared_mem_bytes=layout.shared_bytes(),
