@@ -39,7 +39,8 @@ def word_pairs(words: Uint32Array) -> Uint32Array:
     Returns:
         uint32 ``[..., 4]``, the codes of a pair at ``PLACES`` and zeros elsewhere.
     """
-    pairs = [words, words << 3, (words << 6) ^ (words << 2), (words >> 3) ^ (words << 1)]
+    rotated = (words << 12) | (words >> 20)
+    pairs = [words, words << 6, rotated, (words << 2) ^ (words >> 6)]
     return np.stack(pairs, axis=-1) & PLACES
 
 

@@ -7,21 +7,20 @@ bits 8 to 6 of each half (`expand_sm90.mojo` tells why there). With codes in
 nibbles, each pair would take a mask, a product and a mask. Here one mask is
 enough:
 
-    pair 0:   word                     & PLACES
-    pair 1:   word << 3                & PLACES
-    pair 2: ((word << 6) ^ (word << 2)) & PLACES
-    pair 3: ((word >> 3) ^ (word << 1)) & PLACES
+    pair 0:   word                         & PLACES
+    pair 1:   word << 6                    & PLACES
+    pair 2:   word rotated left by 12      & PLACES
+    pair 3: ((word << 2) ^ (word >> 6))    & PLACES
 
 The four together depend on every bit of the word, so it has room for all codes
-and the equations can be solved: `pack_word`. Without the exclusive ors there
-is no such order, since no four shifts bring 16 different bits of a half under
-the mask.
+and the equations can be solved: `pack_word`. Four shifts are the fewest: with
+three, whether they shift, rotate or permute bytes, and of whatever, bits meet
+under the mask, and an exclusive or between two of the four does not help.
 """
 
-comptime _MAGNITUDES = UInt32(0x01C0_01C0)
-comptime _SIGNS = UInt32(0x8000_8000)
+from std.bit import rotate_bits_left, rotate_bits_right
 
-comptime PLACES = _SIGNS | _MAGNITUDES
+comptime PLACES = UInt32(0x81C0_81C0)
 """Where a pair's signs and magnitudes lie."""
 
 
@@ -37,9 +36,9 @@ def word_pairs(word: UInt32) -> SIMD[.uint32, 4]:
     """
     return SIMD[.uint32, 4](
         word & PLACES,
-        (word << 3) & PLACES,
-        ((word << 6) ^ (word << 2)) & PLACES,
-        ((word >> 3) ^ (word << 1)) & PLACES,
+        (word << 6) & PLACES,
+        rotate_bits_left[12](word) & PLACES,
+        ((word << 2) ^ (word >> 6)) & PLACES,
     )
 
 
@@ -53,13 +52,14 @@ def pack_word(pairs: SIMD[.uint32, 4]) -> UInt32:
     Returns:
         The word.
     """
-    # Bits 15, 8 to 6, 12 and 5 to 3 of each half are what they seem. The others
-    # meet a bit that is known by then.
-    var word = pairs[0] | (pairs[1] >> 3)
-    word |= ((pairs[2] ^ (word << 2)) & _MAGNITUDES) >> 6
-    word |= ((pairs[3] ^ (word << 1)) & _MAGNITUDES) << 3
-    word |= ((pairs[3] ^ (word >> 3)) & _SIGNS) >> 1
-    word |= ((pairs[2] ^ (word << 6)) & _SIGNS) >> 2
+    # Three pairs are bits as they are. Where two bits meet in the fourth, one of them
+    # is known by then.
+    var word = pairs[0] | (pairs[1] >> 6) | rotate_bits_right[12](pairs[2])
+    var rest = pairs[3] ^ (((word << 2) ^ (word >> 6)) & PLACES)
+    word |= (rest & 0x8040_0040) >> 2 | (rest & 0x0100_0100) << 6
+    comptime for step in range(3):
+        comptime bit = UInt32(1) << UInt32(23 - 8 * step)
+        word |= ((rest ^ (word >> 6)) & bit) >> 2
     return word
 
 
