@@ -11,6 +11,7 @@ range for scale bytes above 128, so those take a second multiplication.
 
 from std.memory import bitcast
 from std.sys import inlined_assembly
+from std.utils import StaticTuple
 
 from .mxfp4 import E8M0_NAN
 from .panel_word import PLACES, word_pairs
@@ -80,16 +81,6 @@ struct BlockScale(TrivialRegisterPassable):
         self.first |= self.first << 16
         self.second |= self.second << 16
 
-    @inline(.always)
-    def __init__(out self, *, small: UInt8):
-        """Makes the factors of a scale byte of at most 128, in one step.
-
-        Args:
-            small: An E8M0 scale.
-        """
-        self.first = UInt32(small) * 0x0080_0080 + 0x3F00_3F00
-        self.second = 0x3F80_3F80
-
 
 @inline(.always)
 def expand_word[
@@ -122,27 +113,33 @@ def expand_word[
 
 
 @inline(.always)
-def expand_panel_word[
+def expand_panel_words[
     two_steps: Bool
-](word: UInt32, scale: UInt8) -> SIMD[.uint32, 4]:
-    """Expands eight elements of one row from a word of a panel.
+](words: SIMD[.uint32, 2], scales: UInt16) -> StaticTuple[SIMD[.uint32, 4], 2]:
+    """Expands eight elements of two neighbouring features of a panel.
 
     Parameters:
         two_steps: Whether scale bytes above 128 are to be expected.
 
     Args:
-        word: The word.
-        scale: The E8M0 scale of their block.
+        words: The features' words.
+        scales: The E8M0 scales of their blocks, the first feature's in the low byte.
 
     Returns:
-        The word's four pairs of neighbouring elements, as BF16.
+        For each feature, its word's four pairs of neighbouring elements, as BF16.
     """
-    var factors: BlockScale
+    var first = word_pairs(words[0])
+    var second = word_pairs(words[1])
     comptime if two_steps:
-        factors = BlockScale(scale)
+        first = _scale_pairs[True](first, BlockScale(UInt8(scales & 0xFF)))
+        second = _scale_pairs[True](second, BlockScale(UInt8(scales >> 8)))
     else:
-        factors = BlockScale(small=scale)
-    return _scale_pairs[two_steps](word_pairs(word), factors)
+        # `2^126 * scale` of both features, made at once.
+        var factors = _select[0x4140](UInt32(scales), 0) * 0x80 + 0x3F00_3F00
+        comptime for i in range(4):
+            first[i] = _multiply_by_half[0](first[i], factors)
+            second[i] = _multiply_by_half[1](second[i], factors)
+    return StaticTuple[SIMD[.uint32, 4], 2](first, second)
 
 
 @inline(.always)
@@ -170,6 +167,23 @@ def fragment[
             second[2 * half + 1],
         )
     )
+
+
+@inline(.always)
+def _multiply_by_half[half: Int](pair: UInt32, factors: UInt32) -> UInt32:
+    # Written so that the assembler has one instruction for it.
+    comptime factor = "%high" if half == 1 else "%low"
+    return inlined_assembly[
+        (
+            "{ .reg .b16 %low, %high; .reg .b32 %both;"
+            " mov.b32 {%low, %high}, $2;"
+            + String(t" mov.b32 %both, {{{factor}, {factor}}};")
+            + " mul.rn.bf16x2 $0, $1, %both; }"
+        ),
+        UInt32,
+        constraints="=r,r,r",
+        has_side_effect=False,
+    ](pair, factors)
 
 
 @inline(.always)

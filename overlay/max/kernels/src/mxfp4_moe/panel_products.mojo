@@ -8,7 +8,7 @@ from max.gpu.compute.mma import mma
 from max.gpu.sync import syncwarp
 
 from .activation_rows import ActivationRows, LaneRows
-from .expand_sm90 import expand_panel_word, fragment
+from .expand_sm90 import expand_panel_words, fragment
 from .part_sums import PanelSums
 from .problem import MatmulProblem
 from .stream_layout import StreamLayout, StreamShape
@@ -132,10 +132,9 @@ struct PanelProducts[shape: StreamShape, octets: Int](TrivialRegisterPassable):
         known: Int, *, two_steps: Bool
     ](mut self, chunk: WeightChunk[Self.shape], more: Int32):
         # The block is `known + more`, so that unrolled code has fixed offsets.
-        var words = chunk.codes[known](more)
-        var scales = chunk.scales[known](more)
-        var even = expand_panel_word[two_steps](words[0], scales[0])
-        var odd = expand_panel_word[two_steps](words[1], scales[1])
+        var weights = expand_panel_words[two_steps](
+            chunk.codes[known](more), chunk.both_scales[known](more)
+        )
         comptime for octet in range(Self.octets):
             var pairs = self.rows[octet].load[known](more)
             comptime for half in range(2):
@@ -144,7 +143,7 @@ struct PanelProducts[shape: StreamShape, octets: Int](TrivialRegisterPassable):
                 var sum = self.sums[at]
                 mma(
                     sum,
-                    fragment[half](even, odd),
+                    fragment[half](weights[0], weights[1]),
                     pairs.slice[4, offset=4 * half](),
                     sum,
                 )

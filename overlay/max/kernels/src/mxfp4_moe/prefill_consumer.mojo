@@ -18,7 +18,7 @@ from max.gpu.host.nvidia.tma import TensorMapSwizzle
 
 from .bulk_copy import SharedPointer
 from .epilogue import Epilogue, Operands
-from .expand_sm90 import expand_panel_word, fragment
+from .expand_sm90 import expand_panel_words, fragment
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .prefill_layout import (
     PANEL_STEP_BYTES,
@@ -74,10 +74,8 @@ struct _PackedBlock(TrivialRegisterPassable):
 
     var words: SIMD[.uint32, 2]
     """Its two features' codes."""
-    var first_scale: UInt8
-    """The first feature's scale."""
-    var second_scale: UInt8
-    """The second's."""
+    var scales: UInt16
+    """Their scales, the first feature's in the low byte."""
 
 
 struct _PanelReader(TrivialRegisterPassable):
@@ -130,8 +128,7 @@ struct _PanelReader(TrivialRegisterPassable):
             ](block * PANEL_BLOCK_BYTES)
             packed[block] = _PackedBlock(
                 bitcast[.uint32, 2](words),
-                self.scales[],
-                self.scales[unsafe_offset=1],
+                self.scales.unsafe_bitcast[UInt16]()[],
             )
             # A block past K has codes of zero, and takes any scale that is a
             # number's: that of the last block is as NaN as its sum.
@@ -158,14 +155,11 @@ def _expand_blocks[
 ](packed: StaticTuple[_PackedBlock, STEP_BLOCKS]) -> _Weights:
     var weights = _Weights()
     comptime for block in range(STEP_BLOCKS):
-        var first = expand_panel_word[two_steps](
-            packed[block].words[0], packed[block].first_scale
-        )
-        var second = expand_panel_word[two_steps](
-            packed[block].words[1], packed[block].second_scale
+        var both = expand_panel_words[two_steps](
+            packed[block].words, packed[block].scales
         )
         comptime for half in range(2):
-            var pairs = bitcast[.uint32, 4](fragment[half](first, second))
+            var pairs = bitcast[.uint32, 4](fragment[half](both[0], both[1]))
             comptime for i in range(4):
                 # Not later than here, where products run.
                 pairs[i] = inlined_assembly[

@@ -93,14 +93,33 @@ struct WeightChunk[shape: StreamShape](TrivialRegisterPassable):
         Returns:
             Those of the two features.
         """
-        var scales = at_block[PANEL_FEATURES, known](
+        var scales = self._scales[known](more)
+        # One by one: a load of both would have to be taken apart.
+        return SIMD[.uint8, 2](scales[], scales[unsafe_offset=1])
+
+    @inline(.always)
+    def both_scales[known: Int](self, more: Int32) -> UInt16:
+        """Reads the scales of these words at once.
+
+        Parameters:
+            known: The block.
+
+        Args:
+            more: Blocks to add to that.
+
+        Returns:
+            Those of the two features, the first's in the low byte.
+        """
+        return self._scales[known](more).unsafe_bitcast[UInt16]()[]
+
+    @inline(.always)
+    def _scales[known: Int](self, more: Int32) -> SharedPointer[UInt8]:
+        return at_block[PANEL_FEATURES, known](
             self.start.unsafe_offset(
                 Self.shape.chunk_scales() + Int(lane_id()) // 4 * 2
             ),
             more,
         )
-        # One by one: a load of both would have to be taken apart.
-        return SIMD[.uint8, 2](scales[], scales[unsafe_offset=1])
 
     @inline(.always)
     def has_large_scale(self, blocks: Int32) -> Bool:
