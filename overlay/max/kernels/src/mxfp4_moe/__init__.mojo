@@ -7,8 +7,8 @@
 - `problem`: the operands of a grouped matmul and its row maps.
 - `matmul_cpu`: the executable specification.
 - `stream_sm90`, with `stream_layout`, `stream_schedule`, `weight_stream`,
-  `weight_chunk`, `activation_rows`, `panel_products`, `part_sums` and `bulk_copy`:
-  the Hopper kernel for few rows an expert.
+  `weight_chunk`, `next_weights`, `activation_rows`, `panel_products`, `part_sums`
+  and `bulk_copy`: the Hopper kernel for few rows an expert.
 - `prefill_sm90`, with `prefill_layout`, `prefill_schedule`, `prefill_ring`,
   `prefill_producer`, `prefill_operands`, `prefill_consumer`, `prefill_sums`,
   `gather_rows` and `tensor_copy`:
