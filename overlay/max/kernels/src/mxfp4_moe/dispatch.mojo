@@ -72,7 +72,7 @@ def grouped_matmul[
                 )
             elif problem.rows >= 2 * problem.groups and _streams[
                 StreamShape.TWENTY_FOUR_ROWS
-            ](problem, through=22 * problem.groups):
+            ](problem, through=20 * problem.groups):
                 stream_matmul_sm90[
                     StreamShape.TWENTY_FOUR_ROWS, tables_ready=tables_ready
                 ](problem, rows, epilogue, ctx, next)
