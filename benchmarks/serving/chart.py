@@ -50,7 +50,9 @@ def draw_chart(content: dict[str, Any], path: Path) -> None:
             panel.set_title(f"gpt-oss-{model}")
             panel.set_xticks(range(len(BATCHES)), [str(batch) for batch in BATCHES])
             panel.set_xlabel("sequences")
-            panel.set_ylim(0, 100)
+            # Room for the rate on a bar that reaches the limit, and for the legend.
+            panel.set_ylim(0, 125)
+            panel.set_yticks(range(0, 101, 20))
             panel.grid(axis="y", alpha=0.3)
         panels[0].set_ylabel("% of the hardware's limit; tokens/s on the bars")
         panels[0].legend(frameon=False)
