@@ -11,7 +11,7 @@ from std.sys import inlined_assembly
 from .kernel_argument import TensorPointer
 
 comptime CACHE_LINE_BYTES = 128
-"""What one request brings."""
+"""What a request for a line brings."""
 
 
 @inline(.always)
@@ -30,3 +30,19 @@ def prefetch_to_l2[T: AnyType](place: TensorPointer[T]):
         constraints="l",
         has_side_effect=True,
     ](UInt64(Int(place)))
+
+
+@inline(.always)
+def prefetch_run_to_l2(source: TensorPointer[UInt8], bytes: Int32):
+    """Asks for bytes that follow each other, with one request.
+
+    Args:
+        source: The first, in device memory, at a multiple of 16 bytes.
+        bytes: How many, a multiple of 16.
+    """
+    inlined_assembly[
+        "cp.async.bulk.prefetch.L2.global [$0], $1;",
+        NoneType,
+        constraints="l,r",
+        has_side_effect=True,
+    ](UInt64(Int(source)), bytes)

@@ -8,12 +8,11 @@ The blocks' shares of two matmuls with the same rows begin at the same row tiles
 block knows which weights it will want.
 """
 
-from std.sys import inlined_assembly
-
 from max.gpu import lane_id, warp_id
 
 from .divisor import Divisor
 from .kernel_argument import KernelArgument, TensorPointer
+from .l2_prefetch import prefetch_run_to_l2
 from .mxfp4 import BLOCK_ELEMENTS
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
 from .problem import MatmulProblem
@@ -61,6 +60,18 @@ struct NextWeights(KernelArgument):
         next.row_blocks = 0
         return next
 
+    def require_alignment(self) raises:
+        """Checks that they can be asked for.
+
+        Raises:
+            Error: If `blocks` or `scales` do not start at a multiple of 16 bytes.
+        """
+        if (Int(self.blocks) | Int(self.scales)) % 16 != 0:
+            raise Error(
+                "mxfp4_moe: the next matmul's blocks and scales must start at a"
+                " multiple of 16 bytes in device memory."
+            )
+
     @inline(.always)
     def prefetch[
         shape: StreamShape
@@ -97,21 +108,11 @@ struct NextWeights(KernelArgument):
             Int32(shape.slots * shape.chunk_blocks), self.row_blocks
         )
         if lane_id() == 0:
-            _prefetch(
+            prefetch_run_to_l2(
                 self.blocks.unsafe_offset(Int(first) * PANEL_BLOCK_BYTES),
                 count * Int32(PANEL_BLOCK_BYTES),
             )
-            _prefetch(
+            prefetch_run_to_l2(
                 self.scales.unsafe_offset(Int(first) * PANEL_FEATURES),
                 count * Int32(PANEL_FEATURES),
             )
-
-
-@inline(.always)
-def _prefetch(source: TensorPointer[UInt8], bytes: Int32):
-    inlined_assembly[
-        "cp.async.bulk.prefetch.L2.global [$0], $1;",
-        NoneType,
-        constraints="l,r",
-        has_side_effect=True,
-    ](UInt64(Int(source)), bytes)

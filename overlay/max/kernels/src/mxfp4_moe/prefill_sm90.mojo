@@ -210,13 +210,7 @@ def prefill_matmul_sm90[
     Raises:
         Error: If an operand is not aligned, or the launch fails.
     """
-    if (
-        Int(problem.blocks) | Int(problem.scales) | Int(problem.activations)
-    ) % 16 != 0:
-        raise Error(
-            "mxfp4_moe: blocks, scales and activations must start at a"
-            " multiple of 16 bytes in device memory."
-        )
+    problem.require_alignment()
     comptime if RowMapType.GATHERS:
         if gathered:
             _gather_and_launch(problem, rows, epilogue, ctx, gathered.value())

@@ -274,13 +274,9 @@ def stream_matmul_sm90[
     Raises:
         Error: If an operand is not aligned, or the launch fails.
     """
-    if (
-        Int(problem.blocks) | Int(problem.scales) | Int(problem.activations)
-    ) % 16 != 0:
-        raise Error(
-            "mxfp4_moe: blocks, scales and activations must start at a"
-            " multiple of 16 bytes in device memory."
-        )
+    problem.require_alignment()
+    if next:
+        next.value().require_alignment()
     var layout = StreamLayout[shape](Int(problem.depth), Int(problem.groups))
     var attributes = pdl_launch_attributes(PDLLevel.OVERLAP_AT_END)
     # In percent: all that can be shared memory, so that the next launch's
