@@ -15,6 +15,7 @@ import mojo_build
 
 TILES = ("64x16", "128x48")
 STREAMS = ("16x4", "16x8", "16x24")
+PREFILL = ("256x96", "192x192")
 EPILOGUES = ("store", "swiglu", "scatter")
 
 Assembler = Callable[[str], Resources]
@@ -55,7 +56,7 @@ def of(ptx: dict[str, str], name: str) -> str:
 def test_every_kernel_is_there(ptx: dict[str, str]) -> None:
     matmuls = {f"mxfp4_moe_matmul_{tile}_{end}" for tile in TILES for end in EPILOGUES}
     streams = {f"mxfp4_moe_stream_{rows}_{end}" for rows in STREAMS for end in EPILOGUES}
-    prefill = {f"mxfp4_moe_prefill_192x192_{end}" for end in EPILOGUES}
+    prefill = {f"mxfp4_moe_prefill_{tile}_{end}" for tile in PREFILL for end in EPILOGUES}
     others = {"route_1", "route_4", "route_16", "select_top4", "select_and_route_top4"}
     others |= {"combine_top4", "to_panels", "gather_rows_gather"}
     for_few = {"slices_top4_rows1", "slices_top4_rows2", "sum_parts_top4"}
@@ -109,11 +110,13 @@ def test_streams_expand_in_registers(ptx: dict[str, str], rows: str, epilogue: s
 
 
 @pytest.mark.parametrize("epilogue", EPILOGUES)
-def test_prefill_expands_in_registers(ptx: dict[str, str], epilogue: str) -> None:
-    text = of(ptx, f"mxfp4_moe_prefill_192x192_{epilogue}")
+@pytest.mark.parametrize("tile", PREFILL)
+def test_prefill_expands_in_registers(ptx: dict[str, str], tile: str, epilogue: str) -> None:
+    text = of(ptx, f"mxfp4_moe_prefill_{tile}_{epilogue}")
+    tile_rows = int(tile.partition("x")[2])
     # Weights are A, from registers: four of them, and not a descriptor.
     registers: set[str] = set()
-    for rows in range(8, 193, 8):
+    for rows in range(8, tile_rows + 1, 8):
         from_registers = re.findall(
             rf"wgmma\.mma_async[^;]*m64n{rows}k16[^;]*\}}\s*,\s*\{{(%r\d+(?:, %r\d+){{3}})\}}", text
         )

@@ -10,6 +10,7 @@ from .kernel_argument import TensorPointer
 from .matmul_cpu import grouped_matmul_cpu
 from .matmul_sm90 import TileShape, grouped_matmul_sm90
 from .next_weights import NextWeights
+from .prefill_layout import PrefillLayout, PrefillShape
 from .prefill_sm90 import prefill_matmul_sm90
 from .problem import MatmulProblem, RowMap
 from .stream_layout import StreamLayout, StreamShape
@@ -72,7 +73,7 @@ def grouped_matmul[
                 )
             elif problem.rows >= 2 * problem.groups and _streams[
                 StreamShape.TWENTY_FOUR_ROWS
-            ](problem, through=20 * problem.groups):
+            ](problem, through=18 * problem.groups):
                 stream_matmul_sm90[
                     StreamShape.TWENTY_FOUR_ROWS, tables_ready=tables_ready
                 ](problem, rows, epilogue, ctx, next)
@@ -82,10 +83,16 @@ def grouped_matmul[
                 stream_matmul_sm90[
                     StreamShape.EIGHT_ROWS, tables_ready=tables_ready
                 ](problem, rows, epilogue, ctx, next)
+            elif problem.rows <= 72 * problem.groups and PrefillLayout[
+                PrefillShape.FEW_ROWS
+            ].fits(problem):
+                prefill_matmul_sm90[
+                    PrefillShape.FEW_ROWS, tables_ready=tables_ready
+                ](problem, rows, epilogue, ctx, gathered)
             else:
-                prefill_matmul_sm90[tables_ready=tables_ready](
-                    problem, rows, epilogue, ctx, gathered
-                )
+                prefill_matmul_sm90[
+                    PrefillShape.MANY_ROWS, tables_ready=tables_ready
+                ](problem, rows, epilogue, ctx, gathered)
         else:
             if problem.rows < 16 * problem.groups:
                 grouped_matmul_sm90[TileShape.FEW_ROWS](

@@ -24,14 +24,13 @@ from .prefill_layout import (
     PANEL_STEP_BYTES,
     ROW_BYTES,
     STEP_BLOCKS,
-    TILE_ROWS,
-    WEIGHT_BYTES,
-    PrefillOperands,
     PrefillLayout,
+    PrefillOperands,
+    PrefillShape,
 )
 from .prefill_ring import OperandSets, Ring
 from .prefill_schedule import PrefillTile
-from .prefill_sums import ROW_UNIT, get_sum, multiply_step, start_sums
+from .prefill_sums import get_sum, multiply_step, start_sums
 from .subnormals import round_to_bf16
 
 
@@ -89,7 +88,7 @@ struct _PanelReader(TrivialRegisterPassable):
     """Blocks from the next one on."""
 
     @inline(.always)
-    def __init__(out self, consumer: Consumer):
+    def __init__(out self, consumer: Consumer[...]):
         """Begins with the first block.
 
         Args:
@@ -179,10 +178,14 @@ def _keep(weights: _Weights):
         ](weights[i][0], weights[i][1], weights[i][2], weights[i][3])
 
 
-struct Consumer(TrivialRegisterPassable):
-    """One lane of a multiplying warpgroup."""
+struct Consumer[shape: PrefillShape](TrivialRegisterPassable):
+    """One lane of a multiplying warpgroup.
 
-    var layout: PrefillLayout
+    Parameters:
+        shape: How the block works.
+    """
+
+    var layout: PrefillLayout[Self.shape]
     """Where things lie in shared memory."""
     var shared: SharedPointer[UInt8]
     """The block's shared memory."""
@@ -202,7 +205,7 @@ struct Consumer(TrivialRegisterPassable):
     @inline(.always)
     def __init__(
         out self,
-        layout: PrefillLayout,
+        layout: PrefillLayout[Self.shape],
         shared: SharedPointer[UInt8],
         ring: Ring,
         sets: OperandSets,
@@ -222,9 +225,9 @@ struct Consumer(TrivialRegisterPassable):
         self.first_rows = (
             WGMMADescriptor[.bfloat16]
             .create[8 * ROW_BYTES // 16, 1, TensorMapSwizzle.SWIZZLE_128B](
-                self.stages.unsafe_offset(WEIGHT_BYTES).unsafe_bitcast[
-                    BFloat16
-                ]()
+                self.stages.unsafe_offset(
+                    Self.shape.weight_bytes()
+                ).unsafe_bitcast[BFloat16]()
             )
             .desc
         )
@@ -249,7 +252,7 @@ struct Consumer(TrivialRegisterPassable):
         var of_features = Operands(0)
         comptime if EpilogueType.READS_FEATURES:
             of_features = operands.of_features(self.first_feature)
-        start_sums[TILE_ROWS](of_features)
+        start_sums[Self.shape.tile_rows](of_features)
         self.ring.wait_full()
         var reader = _PanelReader(self)
         # Products read one set of weights' registers while the other is filled.
@@ -276,7 +279,7 @@ struct Consumer(TrivialRegisterPassable):
 
     @inline(.always)
     def _start_products(mut self, tile: PrefillTile, weights: _Weights):
-        multiply_step[1, TILE_ROWS // ROW_UNIT](
+        multiply_step[1, Self.shape.row_units()](
             tile.row_units,
             weights,
             WGMMADescriptor[.bfloat16](
@@ -309,8 +312,9 @@ struct Consumer(TrivialRegisterPassable):
         # Where lanes exchange, ptxas must not think that some have no features, or
         # it takes no branch of the kernel for one that lanes take together.
         var exists = tile.first_feature + self.first_feature < features
-        comptime for batch in range(0, TILE_ROWS // 8, _BATCH):
-            comptime octets = min(_BATCH, TILE_ROWS // 8 - batch)
+        comptime all_octets = Self.shape.tile_rows // 8
+        comptime for batch in range(0, all_octets, _BATCH):
+            comptime octets = min(_BATCH, all_octets - batch)
             if Int32(batch * 8) < tile.rows:
                 comptime if EpilogueType.JOINS_FEATURES:
                     self._store_joined[batch, octets](tile, exists, epilogue)
@@ -394,7 +398,7 @@ struct Consumer(TrivialRegisterPassable):
                 )
 
     @inline(.always)
-    def _operands(self) -> PrefillOperands:
-        return PrefillOperands(
+    def _operands(self) -> PrefillOperands[Self.shape]:
+        return PrefillOperands[Self.shape](
             self.shared.unsafe_offset(Int(self.layout.operands(self.sets.set)))
         )

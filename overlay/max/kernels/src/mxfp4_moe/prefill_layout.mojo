@@ -15,27 +15,12 @@ from .prefill_schedule import GroupRows
 from .prefill_sums import ROW_UNIT
 from .problem import MatmulProblem
 
-comptime CONSUMERS = 3
-"""Warpgroups that multiply."""
-
-comptime CONSUMER_THREADS = CONSUMERS * WARPGROUP_SIZE
-"""Their threads."""
-
 comptime PRODUCER_THREADS = WARPGROUP_SIZE
 """The others: a warpgroup as well, for these share registers out. One of them
 copies, and those of its other warps prepare operands."""
 
-comptime THREADS = CONSUMER_THREADS + PRODUCER_THREADS
-"""Threads of a thread block."""
-
 comptime WGMMA_FEATURES = 64
 """Rows of A in a `wgmma`: the features of a consumer."""
-
-comptime TILE_FEATURES = CONSUMERS * WGMMA_FEATURES
-"""Features of a tile."""
-
-comptime TILE_ROWS = 192
-"""Most rows of a tile: their sums take 96 of a lane's 160 registers."""
 
 comptime STEP_DEPTH = 64
 """Elements along K of a step: 128 bytes of a row, the widest swizzle."""
@@ -52,33 +37,132 @@ comptime BOX_ROWS = 16
 comptime PANEL_STEP_BYTES = STEP_BLOCKS * PANEL_BLOCK_BYTES
 """Packed bytes of a panel in a step."""
 
-comptime TILE_PANELS = TILE_FEATURES // PANEL_FEATURES
-"""Panels of a tile: one for each consumer warp."""
-
 comptime MAX_STAGES = 16
-"""Most steps that there is room for: tiles of up to 48 rows have as many."""
+"""Most steps that there is room for."""
 
 comptime _MIN_STAGES = 4
 """Fewest stages of the largest tile: two that are multiplied or about to be, and
 two on their way."""
 
-comptime WEIGHT_BYTES = TILE_PANELS * PANEL_STEP_BYTES
-"""Bytes of a step's weights: they come first in a stage, and take a multiple of
-1024 as the swizzle of the rows behind them asks."""
-
 comptime SETS = 2
 """Tiles whose operands there is room for."""
-
-comptime PrefillOperands = TileOperands[TILE_ROWS, TILE_FEATURES]
-"""What else a tile needs."""
 
 comptime SHARED_BYTES = 227 * 1024
 """What a thread block can have on Hopper, and takes."""
 
+comptime PRODUCER_REGISTERS = 32
+"""Registers of a producer's thread, once those that multiply have theirs."""
+
+comptime _SM_REGISTERS = 65536
+
+
+@fieldwise_init
+struct PrefillShape(TrivialRegisterPassable):
+    """How a thread block works, one an SM.
+
+    More consumers hide more of each other's latencies, and have fewer registers for
+    sums. The constants were chosen by measurement: see `docs/kernel-log.md`.
+    """
+
+    var consumers: Int
+    """Warpgroups that multiply."""
+    var tile_rows: Int
+    """Most rows of a tile: half as many registers of a lane have their sums."""
+
+    comptime FEW_ROWS = Self(4, 96)
+    """Experts of some 20 to 70 rows."""
+
+    comptime MANY_ROWS = Self(3, 192)
+    """Experts of more."""
+
+    @inline(.always)
+    def consumer_threads(self) -> Int:
+        """Counts the threads that multiply.
+
+        Returns:
+            The threads.
+        """
+        return self.consumers * WARPGROUP_SIZE
+
+    @inline(.always)
+    def threads(self) -> Int:
+        """Counts the threads of a thread block.
+
+        Returns:
+            The threads.
+        """
+        return self.consumer_threads() + PRODUCER_THREADS
+
+    @inline(.always)
+    def consumer_registers(self) -> Int:
+        """Counts the registers that a thread takes before it multiplies.
+
+        Returns:
+            The registers: what the producer leaves of those that the block begins
+            with, as many in each thread.
+        """
+        var begun = _SM_REGISTERS // self.threads() // 8 * 8
+        return (
+            (begun * (self.consumers + 1) - PRODUCER_REGISTERS)
+            // self.consumers
+            // 8
+            * 8
+        )
+
+    @inline(.always)
+    def tile_features(self) -> Int:
+        """Counts the features of a tile.
+
+        Returns:
+            The features.
+        """
+        return self.consumers * WGMMA_FEATURES
+
+    @inline(.always)
+    def tile_panels(self) -> Int:
+        """Counts the panels of a tile.
+
+        Returns:
+            The panels: one for each consumer warp.
+        """
+        return self.tile_features() // PANEL_FEATURES
+
+    @inline(.always)
+    def row_units(self) -> Int:
+        """Counts the numbers of rows that a tile can compute.
+
+        Returns:
+            Its most rows, in units of `ROW_UNIT`.
+        """
+        return self.tile_rows // ROW_UNIT
+
+    @inline(.always)
+    def weight_bytes(self) -> Int:
+        """Sizes a step's weights.
+
+        Returns:
+            Their bytes: they come first in a stage, and take a multiple of 1024 as
+            the swizzle of the rows behind them asks.
+        """
+        return self.tile_panels() * PANEL_STEP_BYTES
+
+
+comptime PrefillOperands[shape: PrefillShape] = TileOperands[
+    shape.tile_rows, shape.tile_features()
+]
+"""What else a tile needs.
+
+Parameters:
+    shape: How a thread block works.
+"""
+
 
 @inline(.always)
-def stage_bytes(row_units: Int32) -> Int32:
+def stage_bytes[shape: PrefillShape](row_units: Int32) -> Int32:
     """Returns the shared memory of a stage.
+
+    Parameters:
+        shape: How a thread block works.
 
     Args:
         row_units: Rows of the largest tile, in units of `ROW_UNIT`.
@@ -86,7 +170,7 @@ def stage_bytes(row_units: Int32) -> Int32:
     Returns:
         The bytes: a multiple of 1024.
     """
-    return Int32(WEIGHT_BYTES) + row_boxes(row_units) * Int32(
+    return Int32(shape.weight_bytes()) + row_boxes(row_units) * Int32(
         BOX_ROWS * ROW_BYTES
     )
 
@@ -105,12 +189,15 @@ def row_boxes(row_units: Int32) -> Int32:
     return Int32(UInt32(row_units + units - 1) // UInt32(units))
 
 
-struct PrefillLayout(KernelArgument):
+struct PrefillLayout[shape: PrefillShape](KernelArgument):
     """Offsets into a block's shared memory, in bytes, and the numbers they need.
 
     In order: barriers, two sets of a tile's scales, of its other operands, the
     schedule, and as many stages as fit the rest. The host makes it, so that the
     kernel keeps no register for any of it.
+
+    Parameters:
+        shape: How a thread block works.
     """
 
     comptime NAME = StaticString("prefill_layout")
@@ -136,7 +223,9 @@ struct PrefillLayout(KernelArgument):
         """
         self.steps = ceildiv(problem.depth, Int32(STEP_DEPTH))
         self.row_blocks = problem.depth // Int32(BLOCK_ELEMENTS)
-        self.feature_tiles = ceildiv(problem.features, Int32(TILE_FEATURES))
+        self.feature_tiles = ceildiv(
+            problem.features, Int32(Self.shape.tile_features())
+        )
         self.groups = problem.groups
 
     @inline(.always)
@@ -146,7 +235,7 @@ struct PrefillLayout(KernelArgument):
         Returns:
             The bytes.
         """
-        return Int32(TILE_FEATURES) * self.row_blocks
+        return Int32(Self.shape.tile_features()) * self.row_blocks
 
     @inline(.always)
     def scales(self, set: Int32) -> Int32:
@@ -171,7 +260,9 @@ struct PrefillLayout(KernelArgument):
         Returns:
             The offset: a multiple of 16.
         """
-        return self.scales(Int32(SETS)) + set * Int32(PrefillOperands.BYTES)
+        return self.scales(Int32(SETS)) + set * Int32(
+            PrefillOperands[Self.shape].BYTES
+        )
 
     @inline(.always)
     def schedule(self) -> Int32:
@@ -205,7 +296,9 @@ struct PrefillLayout(KernelArgument):
             The stages.
         """
         var room = Int32(SHARED_BYTES) - self.first_stage()
-        return min(Int32(MAX_STAGES), room // stage_bytes(row_units))
+        return min(
+            Int32(MAX_STAGES), room // stage_bytes[Self.shape](row_units)
+        )
 
     @staticmethod
     def fits(problem: MatmulProblem) -> Bool:
@@ -221,6 +314,6 @@ struct PrefillLayout(KernelArgument):
         return (
             Int(problem.features) % PANEL_FEATURES == 0
             and layout.steps >= Int32(_MIN_STAGES)
-            and layout.stages(Int32(TILE_ROWS // ROW_UNIT))
+            and layout.stages(Int32(Self.shape.row_units()))
             >= Int32(_MIN_STAGES)
         )

@@ -18,10 +18,9 @@ from .prefill_layout import (
     PANEL_STEP_BYTES,
     ROW_BYTES,
     STEP_DEPTH,
-    TILE_FEATURES,
-    WEIGHT_BYTES,
     PrefillLayout,
     PrefillOperands,
+    PrefillShape,
     row_boxes,
     stage_bytes,
 )
@@ -32,9 +31,9 @@ from .problem import MatmulProblem
 from .tensor_copy import tensor_copy
 
 
-struct TileCopies[weights_origin: ImmOrigin, rows_origin: ImmOrigin](
-    TrivialRegisterPassable
-):
+struct TileCopies[
+    weights_origin: ImmOrigin, rows_origin: ImmOrigin, //, shape: PrefillShape
+](TrivialRegisterPassable):
     """One thread's copies of all steps of one tile after the other.
 
     Elements past K arrive as zeros. Rows past a tile's are those of the next, and
@@ -43,6 +42,7 @@ struct TileCopies[weights_origin: ImmOrigin, rows_origin: ImmOrigin](
     Parameters:
         weights_origin: Where the tensor map of the weights is from.
         rows_origin: Where that of the rows is from.
+        shape: How the block works.
     """
 
     var problem: MatmulProblem
@@ -124,7 +124,7 @@ struct TileCopies[weights_origin: ImmOrigin, rows_origin: ImmOrigin](
     def _copy_weights(self, tile: PrefillTile, step: Int32):
         # All bytes of the stage are announced with its first.
         self.ring.wait_empty()
-        self.ring.full()[].expect_bytes(stage_bytes(tile.row_units))
+        self.ring.full()[].expect_bytes(stage_bytes[Self.shape](tile.row_units))
         tensor_copy(
             self._stage(self.ring),
             self.weights,
@@ -139,7 +139,7 @@ struct TileCopies[weights_origin: ImmOrigin, rows_origin: ImmOrigin](
         for box in range(row_boxes(tile.row_units)):
             tensor_copy(
                 self._stage(ring).unsafe_offset(
-                    WEIGHT_BYTES + Int(box) * BOX_ROWS * ROW_BYTES
+                    Self.shape.weight_bytes() + Int(box) * BOX_ROWS * ROW_BYTES
                 ),
                 self.rows,
                 tile.first_row + box * Int32(BOX_ROWS),
@@ -154,10 +154,10 @@ struct TileCopies[weights_origin: ImmOrigin, rows_origin: ImmOrigin](
 
 @inline(.always)
 def prepare_operands[
-    EpilogueType: Epilogue
+    EpilogueType: Epilogue, //, shape: PrefillShape
 ](
     problem: MatmulProblem,
-    layout: PrefillLayout,
+    layout: PrefillLayout[shape],
     shared: SharedPointer[UInt8],
     tile: PrefillTile,
     first: Bool,
@@ -168,6 +168,7 @@ def prepare_operands[
 
     Parameters:
         EpilogueType: What happens to each pair of sums.
+        shape: How the block works.
 
     Args:
         problem: The operands and their sizes.
@@ -180,7 +181,7 @@ def prepare_operands[
     """
     # All of the scales of a tile's features, which lie together.
     var bytes = (
-        min(Int32(TILE_FEATURES), problem.features - tile.first_feature)
+        min(Int32(shape.tile_features()), problem.features - tile.first_feature)
         * layout.row_blocks
     )
     var scales = shared.unsafe_offset(Int(layout.scales(sets.set)))
@@ -199,7 +200,7 @@ def prepare_operands[
             bytes,
             sets.scales(),
         )
-    var operands = PrefillOperands(
+    var operands = PrefillOperands[shape](
         shared.unsafe_offset(Int(layout.operands(sets.set)))
     )
     operands.fill(tile, problem.features, epilogue)

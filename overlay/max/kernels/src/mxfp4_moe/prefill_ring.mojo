@@ -9,7 +9,7 @@ from max.gpu.memory import fence_mbarrier_init
 from max.gpu.sync import barrier
 
 from .bulk_copy import SharedPointer
-from .prefill_layout import CONSUMER_THREADS, MAX_STAGES, SETS
+from .prefill_layout import MAX_STAGES, SETS, PrefillShape
 from .prefill_operands import OPERAND_THREADS
 
 comptime _EMPTY = MAX_STAGES
@@ -19,8 +19,13 @@ comptime _DONE = _READY + SETS
 
 
 @inline(.always)
-def make_barriers(barriers: SharedPointer[SharedMemBarrier]):
+def make_barriers[
+    shape: PrefillShape
+](barriers: SharedPointer[SharedMemBarrier]):
     """Makes the barriers, together with all threads of the block.
+
+    Parameters:
+        shape: How the block works.
 
     Args:
         barriers: Room for `PrefillLayout.BARRIERS` barriers: for each stage,
@@ -31,11 +36,15 @@ def make_barriers(barriers: SharedPointer[SharedMemBarrier]):
     if thread_idx.x == 0:
         comptime for i in range(MAX_STAGES):
             barriers[unsafe_offset=i].init(1)
-            barriers[unsafe_offset=_EMPTY + i].init(Int32(CONSUMER_THREADS))
+            barriers[unsafe_offset=_EMPTY + i].init(
+                Int32(shape.consumer_threads())
+            )
         comptime for i in range(SETS):
             barriers[unsafe_offset=_SCALES + i].init(1)
             barriers[unsafe_offset=_READY + i].init(Int32(OPERAND_THREADS))
-            barriers[unsafe_offset=_DONE + i].init(Int32(CONSUMER_THREADS))
+            barriers[unsafe_offset=_DONE + i].init(
+                Int32(shape.consumer_threads())
+            )
         fence_mbarrier_init()
     barrier()
 

@@ -3,7 +3,8 @@
 """The grouped MXFP4 matmul on Hopper for many rows: `wgmma` at speed.
 
 One thread block an SM. The copy engine brings packed weights and rows of
-activations into a ring of stages in shared memory, three warpgroups multiply.
+activations into a ring of stages in shared memory, three or four warpgroups
+multiply.
 Weights are A, expanded in registers, and rows are B, so that the tile follows the
 number of rows that an expert has.
 """
@@ -41,15 +42,12 @@ from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES, WORD_BYTES
 from .prefill_consumer import Consumer
 from .prefill_layout import (
     BOX_ROWS,
-    CONSUMER_THREADS,
     PANEL_STEP_BYTES,
+    PRODUCER_REGISTERS,
     SHARED_BYTES,
     STEP_DEPTH,
-    THREADS,
-    TILE_FEATURES,
-    TILE_PANELS,
-    TILE_ROWS,
     PrefillLayout,
+    PrefillShape,
     stage_bytes,
 )
 from .prefill_producer import TileCopies, prepare_operands
@@ -60,51 +58,51 @@ from .problem import MatmulProblem, RowMap
 from .tensor_copy import matrix_map
 
 
-# 65536 registers between four warpgroups.
-comptime _CONSUMER_REGISTERS = 160
-comptime _PRODUCER_REGISTERS = 32
-
-
 @__llvm_metadata(
-    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(THREADS))
+    MAX_THREADS_PER_BLOCK_METADATA=StaticTuple[Int32, 1](Int32(shape.threads()))
 )
 @__llvm_arg_metadata(weights, `nvvm.grid_constant`)
 @__llvm_arg_metadata(rows, `nvvm.grid_constant`)
-@__name(t"mxfp4_moe_prefill_{TILE_FEATURES}x{TILE_ROWS}_{EpilogueType.NAME}")
+@__name(
+    t"mxfp4_moe_prefill_{shape.tile_features()}x{shape.tile_rows}_{EpilogueType.NAME}"
+)
 def _prefill_kernel[
-    EpilogueType: Epilogue, tables_ready: Bool
+    EpilogueType: Epilogue, shape: PrefillShape, tables_ready: Bool
 ](
     weights: TMADescriptor,
     rows: TMADescriptor,
     problem: MatmulProblem,
-    layout: PrefillLayout,
+    layout: PrefillLayout[shape],
     epilogue: EpilogueType,
 ):
     var shared = external_memory[UInt8, address_space=.SHARED, alignment=1024]()
     var barriers = shared.unsafe_bitcast[SharedMemBarrier]()
-    declare_sums[TILE_ROWS]()
-    make_barriers(barriers)
+    declare_sums[shape.tile_rows]()
+    make_barriers[shape](barriers)
     comptime if not tables_ready:
         wait_on_dependent_grids()
-    var schedule = PrefillSchedule[TILE_FEATURES, TILE_ROWS, ROW_UNIT](
+    var schedule = PrefillSchedule[
+        shape.tile_features(), shape.tile_rows, ROW_UNIT
+    ](
         shared.unsafe_offset(Int(layout.schedule())).unsafe_bitcast[
             GroupRows
         ](),
         problem.groups,
         layout.feature_tiles,
     )
-    schedule.build(problem, THREADS)
+    schedule.build(problem, shape.threads())
 
     # Blocks take tiles in turn. Weights, scales and operands come while the kernel
     # before ends, whose results are the rows.
     var index = Int32(block_idx.x)
     var stages = layout.stages(schedule.most_row_units())
-    var bytes = stage_bytes(schedule.most_row_units())
+    var bytes = stage_bytes[shape](schedule.most_row_units())
     var sets = OperandSets(barriers)
-    if warp_id() >= CONSUMER_THREADS // WARP_SIZE:
-        warpgroup_reg_dealloc[_PRODUCER_REGISTERS]()
-        if warp_id() > CONSUMER_THREADS // WARP_SIZE:
-            var first = Int(thread_idx.x) == CONSUMER_THREADS + WARP_SIZE
+    comptime copying_warp = shape.consumer_threads() // WARP_SIZE
+    if warp_id() >= copying_warp:
+        warpgroup_reg_dealloc[PRODUCER_REGISTERS]()
+        if warp_id() > copying_warp:
+            var first = Int(thread_idx.x) == (copying_warp + 1) * WARP_SIZE
             while index < schedule.tiles():
                 prepare_operands(
                     problem,
@@ -117,7 +115,7 @@ def _prefill_kernel[
                 )
                 index += Int32(grid_dim.x)
         elif lane_id() == 0:
-            var copies = TileCopies(
+            var copies = TileCopies[shape](
                 problem,
                 Pointer(to=weights),
                 Pointer(to=rows),
@@ -132,10 +130,10 @@ def _prefill_kernel[
                 copies.copy(schedule.tile(index))
                 index += Int32(grid_dim.x)
     else:
-        warpgroup_reg_alloc[_CONSUMER_REGISTERS]()
+        warpgroup_reg_alloc[shape.consumer_registers()]()
         wait_on_dependent_grids()
         launch_dependent_grids()
-        _store_empty_rows(problem, epilogue)
+        _store_empty_rows[shape.consumer_threads()](problem, epilogue)
         var consumer = Consumer(
             layout, shared, Ring(barriers, stages, bytes, fills=False), sets
         )
@@ -147,7 +145,7 @@ def _prefill_kernel[
 
 @inline(.always)
 def _store_empty_rows[
-    EpilogueType: Epilogue
+    EpilogueType: Epilogue, //, threads: Int
 ](problem: MatmulProblem, epilogue: EpilogueType):
     # Rows of no expert are rare: the padding of expert-parallel callers.
     for base in range(-1, Int(problem.groups) + 1, WARP_SIZE):
@@ -168,7 +166,7 @@ def _store_empty_rows[
                 for feature in range(
                     2 * Int(thread_idx.x),
                     Int(problem.features),
-                    2 * CONSUMER_THREADS,
+                    2 * threads,
                 ):
                     epilogue.store_empty(row, feature)
 
@@ -177,6 +175,7 @@ def prefill_matmul_sm90[
     RowMapType: RowMap,
     EpilogueType: Epilogue,
     //,
+    shape: PrefillShape,
     *,
     tables_ready: Bool = False,
 ](
@@ -192,6 +191,7 @@ def prefill_matmul_sm90[
     Parameters:
         RowMapType: Finds the activation row of a routed row.
         EpilogueType: What happens to each pair of sums.
+        shape: How a thread block works.
         tables_ready: Whether `starts`, `expert_ids` and what the epilogue reads
             were complete before the kernel began that comes before this one.
             Weights then start to arrive while that one ends.
@@ -213,12 +213,14 @@ def prefill_matmul_sm90[
     problem.require_alignment()
     comptime if RowMapType.GATHERS:
         if gathered:
-            _gather_and_launch(problem, rows, epilogue, ctx, gathered.value())
+            _gather_and_launch[shape](
+                problem, rows, epilogue, ctx, gathered.value()
+            )
             return
         var room = ctx.enqueue_create_buffer[.bfloat16](
             Int(problem.rows) * Int(problem.depth)
         )
-        _gather_and_launch(
+        _gather_and_launch[shape](
             problem,
             rows,
             epilogue,
@@ -229,11 +231,11 @@ def prefill_matmul_sm90[
         )
         _ = room^
     else:
-        _launch[tables_ready](problem, epilogue, ctx)
+        _launch[shape, tables_ready](problem, epilogue, ctx)
 
 
 def _gather_and_launch[
-    RowMapType: RowMap, EpilogueType: Epilogue, //
+    RowMapType: RowMap, EpilogueType: Epilogue, //, shape: PrefillShape
 ](
     problem: MatmulProblem,
     rows: RowMapType,
@@ -245,17 +247,17 @@ def _gather_and_launch[
     var in_order = problem
     in_order.activations = gathered
     # Gathering waits for the tables before it lets the next kernel begin.
-    _launch[True](in_order, epilogue, ctx)
+    _launch[shape, True](in_order, epilogue, ctx)
 
 
 def _launch[
-    EpilogueType: Epilogue, //, tables_ready: Bool
+    EpilogueType: Epilogue, //, shape: PrefillShape, tables_ready: Bool
 ](problem: MatmulProblem, epilogue: EpilogueType, ctx: DeviceContext) raises:
     var weights = matrix_map[.uint32, TensorMapSwizzle.SWIZZLE_NONE](
         problem.blocks.unsafe_bitcast[UInt32](),
         Int(problem.experts) * Int(problem.features) // PANEL_FEATURES,
         Int(problem.depth) // BLOCK_ELEMENTS * PANEL_BLOCK_BYTES // WORD_BYTES,
-        TILE_PANELS,
+        shape.tile_panels(),
         PANEL_STEP_BYTES // WORD_BYTES,
         ctx,
     )
@@ -267,14 +269,14 @@ def _launch[
         STEP_DEPTH,
         ctx,
     )
-    ctx.enqueue_function[_prefill_kernel[EpilogueType, tables_ready]](
+    ctx.enqueue_function[_prefill_kernel[EpilogueType, shape, tables_ready]](
         weights,
         rows,
         problem,
-        PrefillLayout(problem),
+        PrefillLayout[shape](problem),
         epilogue,
         grid_dim=ctx.get_attribute(DeviceAttribute.MULTIPROCESSOR_COUNT),
-        block_dim=THREADS,
+        block_dim=shape.threads(),
         shared_mem_bytes=SHARED_BYTES,
         func_attribute=FuncAttribute.MAX_DYNAMIC_SHARED_SIZE_BYTES(
             UInt32(SHARED_BYTES)

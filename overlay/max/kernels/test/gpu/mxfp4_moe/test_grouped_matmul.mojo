@@ -27,7 +27,7 @@ from mxfp4_moe.kernel_argument import TensorPointer
 from mxfp4_moe.matmul_cpu import grouped_matmul_cpu
 from mxfp4_moe.matmul_sm90 import TileShape, grouped_matmul_sm90
 from mxfp4_moe.panels import PanelStack, to_panels_gpu
-from mxfp4_moe.prefill_layout import TILE_ROWS, PrefillLayout
+from mxfp4_moe.prefill_layout import PrefillLayout, PrefillShape
 from mxfp4_moe.prefill_sm90 import prefill_matmul_sm90
 from mxfp4_moe.prefill_sums import ROW_UNIT
 from mxfp4_moe.problem import GatherRow, MatmulProblem, RowMap, SameRow
@@ -51,6 +51,7 @@ comptime TOP_K = 4
 
 comptime _NO_TILE = TileShape(0, 0, 0, 0)
 comptime _NO_STREAM = StreamShape(0, 0, 0, 0, 0)
+comptime _NO_PREFILL = PrefillShape(0, 0)
 
 
 @fieldwise_init
@@ -61,28 +62,29 @@ struct Kernel(TrivialRegisterPassable):
     """The tile, for the kernel of tiles."""
     var stream: StreamShape
     """How blocks work, for the streaming kernel; no slots for the others."""
-    var prefill: Bool
-    """Whether it is the prefill kernel."""
+    var prefill: PrefillShape
+    """How blocks work, for the prefill kernel; no consumers for the others."""
 
-    comptime TILE_FEW = Self(TileShape.FEW_ROWS, _NO_STREAM, False)
-    comptime TILE_MANY = Self(TileShape.MANY_ROWS, _NO_STREAM, False)
-    comptime STREAM_EIGHT = Self(_NO_TILE, StreamShape.EIGHT_ROWS, False)
-    comptime STREAM_FOUR = Self(_NO_TILE, StreamShape.FOUR_ROWS, False)
+    comptime TILE_FEW = Self(TileShape.FEW_ROWS, _NO_STREAM, _NO_PREFILL)
+    comptime TILE_MANY = Self(TileShape.MANY_ROWS, _NO_STREAM, _NO_PREFILL)
+    comptime STREAM_EIGHT = Self(_NO_TILE, StreamShape.EIGHT_ROWS, _NO_PREFILL)
+    comptime STREAM_FOUR = Self(_NO_TILE, StreamShape.FOUR_ROWS, _NO_PREFILL)
     comptime STREAM_FOUR_NEXT = Self(
-        _NO_TILE, StreamShape.FOUR_ROWS_NEXT, False
+        _NO_TILE, StreamShape.FOUR_ROWS_NEXT, _NO_PREFILL
     )
     comptime STREAM_TWENTY_FOUR = Self(
-        _NO_TILE, StreamShape.TWENTY_FOUR_ROWS, False
+        _NO_TILE, StreamShape.TWENTY_FOUR_ROWS, _NO_PREFILL
     )
     # Few warps, so that each has many panels.
     comptime STREAM_NARROW = Self(
-        _NO_TILE, StreamShape(8, 4, 2, 15, 128), False
+        _NO_TILE, StreamShape(8, 4, 2, 15, 128), _NO_PREFILL
     )
-    comptime PREFILL = Self(_NO_TILE, _NO_STREAM, True)
+    comptime PREFILL_FEW = Self(_NO_TILE, _NO_STREAM, PrefillShape.FEW_ROWS)
+    comptime PREFILL_MANY = Self(_NO_TILE, _NO_STREAM, PrefillShape.MANY_ROWS)
 
     def name(self) -> String:
-        if self.prefill:
-            return "prefill"
+        if self.prefill.consumers > 0:
+            return String(t"prefill of {self.prefill.tile_rows}")
         if self.stream.slots > 0:
             return String(
                 t"stream of {self.stream.rows}, {self.stream.slots} slots"
@@ -94,8 +96,8 @@ struct Kernel(TrivialRegisterPassable):
         """Returns whether the kernel takes a problem."""
         comptime if kernel.stream.slots > 0:
             return StreamLayout[kernel.stream].fits(problem)
-        comptime if kernel.prefill:
-            return PrefillLayout.fits(problem)
+        comptime if kernel.prefill.consumers > 0:
+            return PrefillLayout[kernel.prefill].fits(problem)
         return True
 
 
@@ -129,8 +131,8 @@ def launch[
         var panels = problem
         panels.blocks = device_pointer(blocks)
         panels.scales = device_pointer(scales)
-        comptime if kernel.prefill:
-            prefill_matmul_sm90(panels, rows, epilogue, ctx)
+        comptime if kernel.prefill.consumers > 0:
+            prefill_matmul_sm90[kernel.prefill](panels, rows, epilogue, ctx)
         else:
             stream_matmul_sm90[kernel.stream](panels, rows, epilogue, ctx)
         ctx.synchronize()
@@ -193,6 +195,47 @@ def edges(most: Int, unit: Int) -> List[Int]:
         if units * unit < most:
             rows.append(units * unit + 1)
     return rows^
+
+
+def tile_cases(most: Int) -> List[Shape]:
+    """Every number of rows that a prefill tile of up to `most` can compute, one row
+    past each, and what takes several tiles."""
+    var twice = 2 * most
+    return [
+        Shape("tiles", edges(most, ROW_UNIT), 208, 384),
+        Shape(
+            "two tiles",
+            [
+                most + 1,
+                most + 8,
+                most + 9,
+                twice - most // 2 - 15,
+                twice - most // 2,
+                twice - 32,
+                twice,
+            ],
+            208,
+            384,
+        ),
+        Shape(
+            "more tiles",
+            [
+                twice + 1,
+                0,
+                twice + 8,
+                twice + 16,
+                twice + 49,
+                twice + most,
+                twice + most + 1,
+            ],
+            208,
+            416,
+        ),
+        Shape("K = 13 blocks", [30, 1, 300], 384, 416),
+        Shape("K = 1440, many", [40, 129], 192, 1440),
+        Shape("K = 8192, fewer stages", [40, 3], 208, 8192),
+        Shape("several tiles a block", even(11, 20), 5760, 256),
+    ]
 
 
 def even(groups: Int, rows: Int) -> List[Int]:
@@ -836,16 +879,6 @@ def main() raises:
             Shape("random", spread(32, 200), 112, 416),
             Shape("many", spread(128, 900), 64, 224),
         ]
-        # Every number of rows that a tile can compute, and one row past each.
-        var tile_cases: List[Shape] = [
-            Shape("tiles", edges(TILE_ROWS, ROW_UNIT), 208, 384),
-            Shape("two tiles", [193, 200, 201, 273, 288, 352, 384], 208, 384),
-            Shape("more tiles", [385, 0, 392, 400, 433, 576, 577], 208, 416),
-            Shape("K = 13 blocks", [30, 1, 300], 384, 416),
-            Shape("K = 1440, many", [40, 129], 192, 1440),
-            Shape("K = 8192, fewer stages", [40, 3], 208, 8192),
-            Shape("several tiles a block", even(11, 20), 5760, 256),
-        ]
         # Groups that take all numbers of octets, and whole and broken chunks.
         var octet_cases: List[Shape] = [
             Shape("one row, one block", [1], 64, 32),
@@ -864,16 +897,24 @@ def main() raises:
         check_kernel[Kernel.STREAM_NARROW](cases, ctx)
         check_kernel[Kernel.TILE_FEW](cases, ctx)
         check_kernel[Kernel.TILE_MANY](cases, ctx)
-        check_kernel[Kernel.PREFILL](cases, ctx)
-        check_kernel[Kernel.PREFILL](tile_cases, ctx)
+        check_kernel[Kernel.PREFILL_FEW](cases, ctx)
+        check_kernel[Kernel.PREFILL_FEW](
+            tile_cases(PrefillShape.FEW_ROWS.tile_rows), ctx
+        )
+        check_kernel[Kernel.PREFILL_MANY](cases, ctx)
+        check_kernel[Kernel.PREFILL_MANY](
+            tile_cases(PrefillShape.MANY_ROWS.tile_rows), ctx
+        )
         check_every_value[Kernel.STREAM_NARROW](ctx)
         check_every_value[Kernel.STREAM_TWENTY_FOUR](ctx)
         check_every_value[Kernel.TILE_FEW](ctx)
         check_every_value[Kernel.TILE_MANY](ctx)
-        check_every_value[Kernel.PREFILL](ctx)
+        check_every_value[Kernel.PREFILL_FEW](ctx)
+        check_every_value[Kernel.PREFILL_MANY](ctx)
         check_far_expert[Kernel.TILE_FEW](ctx)
         check_far_expert[Kernel.STREAM_NARROW](ctx)
-        check_far_expert[Kernel.PREFILL](ctx)
+        check_far_expert[Kernel.PREFILL_FEW](ctx)
+        check_far_expert[Kernel.PREFILL_MANY](ctx)
         check_route(0, 8, False, ctx)
         check_route(1, 32, False, ctx)
         check_route(77, 128, False, ctx)
