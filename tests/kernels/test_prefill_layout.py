@@ -50,7 +50,7 @@ def program(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (2880, 1440, 128, (9, 14), (6, 16)),
         (192, 384, 6, (10, 15), (7, 16)),
         (208, 8192, 256, (4, 6), (4, 10)),
-        (192, 192, 1, (11, 16), (7, 16)),
+        (192, 192, 1, (11, 15), (7, 16)),
     ],
 )
 def test_stages_fill_what_there_is(
