@@ -16,8 +16,8 @@ from .prefill_sums import ROW_UNIT
 from .problem import MatmulProblem
 
 comptime PRODUCER_THREADS = WARPGROUP_SIZE
-"""The others: a warpgroup as well, for these share registers out. One of them
-copies, and those of its other warps prepare operands."""
+"""Threads that do not multiply: a warpgroup, for those share registers out. One of
+them copies, and those of its other warps prepare operands."""
 
 comptime WGMMA_FEATURES = 64
 """Rows of A in a `wgmma`: the features of a consumer."""
