@@ -20,8 +20,9 @@
   `slice_tokens`, `slice_stream`, `slice_products`, `raw_products`,
   `slice_exchange`, `slice_down` and `slice_sums`: the Hopper kernels of a whole
   layer for up to four tokens.
-- `work_share`, `divisor`, `warp_lanes`, `l2_prefetch`: equal shares of work,
-  divisions, what lanes tell each other, and what is brought into L2 early.
+- `work_share`, `divisor`, `warp_lanes`, `l2_prefetch`, `alignment`: equal shares of
+  work, divisions, what lanes tell each other, what is brought into L2 early, and
+  where tensors must begin.
 - `expand_sm90`: packed elements to tensor-core fragments, in registers.
 - `epilogue`: what follows the sums: store, bias + SwiGLU, bias + weight.
 - `select`, `routing`, `combine`: what comes before and after the matmuls.

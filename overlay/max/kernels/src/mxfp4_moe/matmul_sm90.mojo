@@ -38,6 +38,7 @@ from .activation_stage import (
     ActivationLoader,
     unit_offset,
 )
+from .alignment import require_alignment
 from .epilogue import Epilogue
 from .expand_sm90 import BlockScale, expand_word, pair_activations
 from .mxfp4 import BLOCK_BYTES, BLOCK_ELEMENTS
@@ -383,11 +384,10 @@ def grouped_matmul_sm90[
     Raises:
         Error: If an operand is not aligned, or the launch fails.
     """
-    if (Int(problem.blocks) | Int(problem.activations)) % 16 != 0:
-        raise Error(
-            "mxfp4_moe: blocks and activations must start at a multiple of 16"
-            " bytes in device memory."
-        )
+    require_alignment(
+        "blocks and activations",
+        Int(problem.blocks) | Int(problem.activations),
+    )
     comptime shared_bytes = tile.shared_bytes()
     ctx.enqueue_function[
         _grouped_matmul_kernel[RowMapType, EpilogueType, tile]

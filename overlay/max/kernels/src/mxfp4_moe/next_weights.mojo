@@ -10,6 +10,7 @@ block knows which weights it will want.
 
 from max.gpu import lane_id, warp_id
 
+from .alignment import require_alignment
 from .divisor import Divisor
 from .kernel_argument import KernelArgument, TensorPointer
 from .l2_prefetch import prefetch_run_to_l2
@@ -66,11 +67,10 @@ struct NextWeights(KernelArgument):
         Raises:
             Error: If `blocks` or `scales` do not start at a multiple of 16 bytes.
         """
-        if (Int(self.blocks) | Int(self.scales)) % 16 != 0:
-            raise Error(
-                "mxfp4_moe: the next matmul's blocks and scales must start at a"
-                " multiple of 16 bytes in device memory."
-            )
+        require_alignment(
+            "the next matmul's blocks and scales",
+            Int(self.blocks) | Int(self.scales),
+        )
 
     @inline(.always)
     def prefetch[

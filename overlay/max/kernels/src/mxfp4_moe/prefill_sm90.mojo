@@ -4,9 +4,8 @@
 
 One thread block an SM. The copy engine brings packed weights and rows of
 activations into a ring of stages in shared memory, three or four warpgroups
-multiply.
-Weights are A, expanded in registers, and rows are B, so that the tile follows the
-number of rows that an expert has.
+multiply. Weights are A, expanded in registers, and rows are B, so that the tile
+follows the number of rows that an expert has.
 """
 
 from std.memory import Pointer
@@ -34,6 +33,7 @@ from max.gpu.primitives.grid_controls import (
     wait_on_dependent_grids,
 )
 
+from .alignment import require_alignment
 from .epilogue import Epilogue
 from .gather_rows import gather_rows
 from .kernel_argument import TensorPointer
@@ -210,7 +210,10 @@ def prefill_matmul_sm90[
     Raises:
         Error: If an operand is not aligned, or the launch fails.
     """
-    problem.require_alignment()
+    require_alignment(
+        "blocks, scales and activations",
+        Int(problem.blocks) | Int(problem.scales) | Int(problem.activations),
+    )
     comptime if RowMapType.GATHERS:
         if gathered:
             _gather_and_launch[shape](

@@ -80,21 +80,6 @@ struct MatmulProblem(KernelArgument):
         self.depth = Int32(depth)
         self.groups = Int32(groups)
 
-    def require_alignment(self) raises:
-        """Checks that the copy engine can read the operands.
-
-        Raises:
-            Error: If `blocks`, `scales` or `activations` do not start at a multiple
-                of 16 bytes.
-        """
-        if (
-            Int(self.blocks) | Int(self.scales) | Int(self.activations)
-        ) % 16 != 0:
-            raise Error(
-                "mxfp4_moe: blocks, scales and activations must start at a"
-                " multiple of 16 bytes in device memory."
-            )
-
     @inline(.always)
     def group_bounds(self, group: Int) -> Tuple[Int, Int]:
         """Returns the first routed row of a group and the one after its last.

@@ -29,6 +29,7 @@ from max.gpu.primitives.grid_controls import (
 )
 from max.gpu.sync import barrier
 
+from .alignment import require_alignment
 from .kernel_argument import TensorPointer
 from .layer_problem import LayerProblem
 from .panels import PANEL_BLOCK_BYTES, PANEL_FEATURES
@@ -230,17 +231,14 @@ def slices_sm90[
     Raises:
         Error: If an operand is not aligned, or a launch fails.
     """
-    if (
+    require_alignment(
+        "hidden, blocks and scales",
         Int(layer.hidden)
         | Int(layer.gate_up.blocks)
         | Int(layer.gate_up.scales)
         | Int(layer.down.blocks)
-        | Int(layer.down.scales)
-    ) % 16 != 0:
-        raise Error(
-            "mxfp4_moe: hidden, blocks and scales must start at a multiple of"
-            " 16 bytes in device memory."
-        )
+        | Int(layer.down.scales),
+    )
     var blocks = _blocks(ctx)
     var layout = SliceLayout(layer, layer.rows // Int32(top_k))
     comptime for rows in range(1, TILE_ROWS + 1):

@@ -408,7 +408,7 @@ struct UnitSchedule(TrivialRegisterPassable):
         Returns:
             How many there are, of at least one listed group.
         """
-        return self.tiles[unsafe_offset=Int(self.listed - 1)].end
+        return self._through[by_cost=False](self.listed - 1)
 
     @inline(.always)
     def _tile_of(self, group: GroupTiles, index: Int32) -> RowTile:

@@ -36,6 +36,7 @@ from max.gpu.primitives.grid_controls import (
 from max.gpu.sync import barrier
 
 from .activation_rows import ActivationRows
+from .alignment import require_alignment
 from .divisor import Divisor
 from .epilogue import Epilogue, Operands
 from .next_weights import NextWeights
@@ -154,6 +155,7 @@ def _stream_kernel[
         # For the next launch: weights have driven the tables out of L2.
         schedule.prefetch(problem)
         if share.unit < end_unit:
+            # Read again, so that it takes no register while products run.
             next.prefetch[shape](schedule, schedule.share[].unit, panels)
     if pieces.are_cut():
         barrier()
@@ -274,7 +276,10 @@ def stream_matmul_sm90[
     Raises:
         Error: If an operand is not aligned, or the launch fails.
     """
-    problem.require_alignment()
+    require_alignment(
+        "blocks, scales and activations",
+        Int(problem.blocks) | Int(problem.scales) | Int(problem.activations),
+    )
     if next:
         next.value().require_alignment()
     var layout = StreamLayout[shape](Int(problem.depth), Int(problem.groups))
